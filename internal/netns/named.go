@@ -1,0 +1,128 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrExist reports that a namespace of that name is already there.
+var ErrExist = errors.New("network namespace exists")
+
+// Create makes a new, empty namespace and binds it to name, as `ip netns add`
+// does. [EnsureDir] must have run. It fails with ErrExist rather than taking
+// over a namespace (or a stray file) that is already there.
+func Create(name string) (*NS, error) {
+	path := Path(name)
+	mark, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|os.O_EXCL, 0o444)
+	if errors.Is(err, os.ErrExist) {
+		return nil, fmt.Errorf("create netns %s: %w", name, ErrExist)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create netns %s: %w", name, err)
+	}
+	_ = mark.Close()
+	err = onThread(func(home *os.File) (bool, error) {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return true, fmt.Errorf("create netns %s: unshare: %w", name, err)
+		}
+		err := unix.Mount("/proc/thread-self/ns/net", path, "none", unix.MS_BIND, "")
+		if err != nil {
+			err = fmt.Errorf("create netns %s: bind: %w", name, err)
+		}
+		if e := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); e != nil {
+			return false, errors.Join(err, fmt.Errorf("leave netns %s: %w", name, e))
+		}
+		return true, err
+	})
+	if err != nil {
+		_ = os.Remove(path)
+		return nil, err
+	}
+	return Open(name)
+}
+
+// Delete unbinds name and removes its file. The namespace itself ends when
+// nothing holds it any more, which the kernel does later and in its own time.
+// Deleting a name that is not there is no error.
+func Delete(name string) error {
+	path := Path(name)
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			break // not, or no longer, a mount point
+		}
+		if err != nil {
+			return fmt.Errorf("delete netns %s: unmount: %w", name, err)
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("delete netns %s: %w", name, err)
+	}
+	return nil
+}
+
+// Names lists the names in Dir that begin with prefix, bound or stray.
+func Names(prefix string) ([]string, error) {
+	entries, err := os.ReadDir(Dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list network namespaces: %w", err)
+	}
+	var out []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) {
+			out = append(out, e.Name())
+		}
+	}
+	return out, nil
+}
+
+// EnsureDir makes Dir a shared mount point, as iproute2 does before it binds
+// the first name (ip/ipnetns.c, netns_add), so that names bound before and
+// after someone else's `ip netns add` live in the same mount. It reports
+// whether it had to create the mount and, separately, the directory.
+func EnsureDir() (mounted, made bool, err error) {
+	if err := os.Mkdir(Dir, 0o755); err == nil {
+		made = true
+	} else if !errors.Is(err, os.ErrExist) {
+		return false, false, fmt.Errorf("make %s: %w", Dir, err)
+	}
+	err = unix.Mount("", Dir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	if err == nil {
+		return false, made, nil
+	}
+	if !errors.Is(err, unix.EINVAL) {
+		return false, made, fmt.Errorf("share %s: %w", Dir, err)
+	}
+	if err := unix.Mount(Dir, Dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return false, made, fmt.Errorf("bind %s on itself: %w", Dir, err)
+	}
+	if err := unix.Mount("", Dir, "none", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
+		return true, made, fmt.Errorf("share %s: %w", Dir, err)
+	}
+	return true, made, nil
+}
+
+// ReleaseDir undoes EnsureDir when Dir is empty; with names in it, it does nothing.
+func ReleaseDir() error {
+	names, err := Names("")
+	if err != nil || len(names) > 0 {
+		return err
+	}
+	if err := unix.Unmount(Dir, 0); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		if errors.Is(err, unix.EBUSY) {
+			return nil // somebody stands in it
+		}
+		return fmt.Errorf("unmount %s: %w", Dir, err)
+	}
+	if err := os.Remove(Dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", Dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,237 @@
+// Package testnet helps tests that need a real kernel: it probes what a test
+// needs, skips with the proven reason where that is missing, and makes
+// namespaces that clean up after themselves. No test touches the root namespace.
+package testnet
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"slipway/internal/netns"
+	"slipway/internal/nl"
+)
+
+// Capability is something a test needs of the machine.
+type Capability string
+
+// The capabilities that tests ask for.
+const (
+	Root       Capability = "root"     // may create network namespaces
+	VXLAN      Capability = "vxlan"    // kernel VXLAN devices
+	TUN        Capability = "tun"      // /dev/net/tun
+	BPF        Capability = "bpf"      // load tc programs
+	IPTables   Capability = "iptables" // iptables-restore works in a namespace
+	SCTP       Capability = "sctp"     // SCTP sockets
+	Netem      Capability = "netem"    // the netem qdisc
+	KernelIPIP Capability = "ipip"     // kernel IPIP devices
+	TShark     Capability = "tshark"
+	Bird       Capability = "bird"
+	Ping       Capability = "ping"
+	Curl       Capability = "curl"
+)
+
+// RequireEnv names the capabilities, separated by commas, whose absence is a
+// failure instead of a skip. CI sets it.
+const RequireEnv = "LAB_REQUIRE"
+
+// Need skips the test unless the machine has every capability; where RequireEnv
+// lists the missing one, it fails instead.
+func Need(t testing.TB, caps ...Capability) {
+	t.Helper()
+	for _, c := range caps {
+		err := probe(c)
+		if err == nil {
+			continue
+		}
+		if required(c) {
+			t.Fatalf("this machine must have %q (%s) but: %v", c, RequireEnv, err)
+		}
+		t.Skipf("needs %q: %v", c, err)
+	}
+}
+
+func required(c Capability) bool {
+	for _, r := range strings.Split(os.Getenv(RequireEnv), ",") {
+		if strings.TrimSpace(r) == string(c) {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	probeMu sync.Mutex
+	probed  = map[Capability]error{}
+)
+
+func probe(c Capability) error {
+	probeMu.Lock()
+	defer probeMu.Unlock()
+	if err, ok := probed[c]; ok {
+		return err
+	}
+	err := probeNow(c)
+	probed[c] = err
+	return err
+}
+
+func probeNow(c Capability) error {
+	switch c {
+	case Root:
+		if os.Geteuid() != 0 {
+			return errors.New("not running as root")
+		}
+		return inScratch(func(*nl.Handle) error { return nil })
+	case VXLAN:
+		return probeLink(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "probe0"}, VxlanId: 1, Port: 8472})
+	case KernelIPIP:
+		return probeLink(&netlink.Iptun{LinkAttrs: netlink.LinkAttrs{Name: "probe0"}})
+	case TUN:
+		_, err := os.Stat("/dev/net/tun")
+		return err
+	case BPF:
+		return inScratch(func(h *nl.Handle) error {
+			lo, err := h.LinkByName("lo")
+			if err != nil {
+				return err
+			}
+			return h.QdiscAdd(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: lo.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}})
+		})
+	case Netem:
+		return inScratch(func(h *nl.Handle) error {
+			lo, err := h.LinkByName("lo")
+			if err != nil {
+				return err
+			}
+			return h.QdiscAdd(netlink.NewNetem(netlink.QdiscAttrs{LinkIndex: lo.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT}, netlink.NetemQdiscAttrs{Latency: 1000}))
+		})
+	case SCTP:
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP)
+		if err != nil {
+			return err
+		}
+		return unix.Close(fd)
+	case IPTables:
+		return lookAny("iptables-legacy-restore", "iptables-restore")
+	default:
+		return lookAny(string(c))
+	}
+}
+
+func lookAny(names ...string) error {
+	for _, n := range names {
+		if _, err := exec.LookPath(n); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s not installed", strings.Join(names, " or "))
+}
+
+func probeLink(l netlink.Link) error {
+	return inScratch(func(h *nl.Handle) error { return h.LinkAdd(l) })
+}
+
+var serial atomic.Int64
+
+func scratchName(kind string) string {
+	return fmt.Sprintf("slipwaytest-%d-%s%d", os.Getpid(), kind, serial.Add(1))
+}
+
+func inScratch(fn func(*nl.Handle) error) error {
+	if _, _, err := netns.EnsureDir(); err != nil {
+		return err
+	}
+	ns, err := netns.Create(scratchName("probe"))
+	if err != nil {
+		return err
+	}
+	defer netns.Delete(ns.Name()) //nolint:errcheck // scratch
+	defer ns.Close()              //nolint:errcheck // scratch
+	h, err := nl.At(ns)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return fn(h)
+}
+
+// NewNS makes a namespace with lo up that is deleted when the test ends.
+func NewNS(t testing.TB) *netns.NS {
+	t.Helper()
+	Need(t, Root)
+	if _, _, err := netns.EnsureDir(); err != nil {
+		t.Fatal(err)
+	}
+	ns, err := netns.Create(scratchName("ns"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = ns.Close()
+		if err := netns.Delete(ns.Name()); err != nil {
+			t.Error(err)
+		}
+	})
+	h := Handle(t, ns)
+	lo, err := h.LinkByName("lo")
+	if err == nil {
+		err = h.LinkSetUp(lo)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ns
+}
+
+// Handle opens a netlink handle in ns, closed when the test ends.
+func Handle(t testing.TB, ns *netns.NS) *nl.Handle {
+	t.Helper()
+	h, err := nl.At(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	return h
+}
+
+// Wire joins two namespaces by a veth pair, each end up with the address
+// (prefix notation, may be empty).
+func Wire(t testing.TB, a *netns.NS, aName, aAddr string, b *netns.NS, bName, bAddr string) {
+	t.Helper()
+	ha, hb := Handle(t, a), Handle(t, b)
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: aName}, PeerName: bName, PeerNamespace: netlink.NsFd(b.Fd())}
+	if err := ha.LinkAdd(veth); err != nil {
+		t.Fatalf("veth %s-%s: %v", aName, bName, err)
+	}
+	up(t, ha, aName, aAddr)
+	up(t, hb, bName, bAddr)
+}
+
+func up(t testing.TB, h *nl.Handle, name, addr string) {
+	t.Helper()
+	l, err := h.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if addr != "" {
+		a, err := netlink.ParseAddr(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := h.AddrAdd(l, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.LinkSetUp(l); err != nil {
+		t.Fatal(err)
+	}
+}
