@@ -85,41 +85,58 @@ func Names(prefix string) ([]string, error) {
 
 // EnsureDir makes Dir a shared mount point, as iproute2 does before it binds
 // the first name (ip/ipnetns.c, netns_add), so that names bound before and
-// after someone else's `ip netns add` live in the same mount. It reports
-// whether it had to create the mount and, separately, the directory.
-func EnsureDir() (mounted, made bool, err error) {
-	if err := os.Mkdir(Dir, 0o755); err == nil {
-		made = true
-	} else if !errors.Is(err, os.ErrExist) {
-		return false, false, fmt.Errorf("make %s: %w", Dir, err)
+// after someone else's `ip netns add` live in the same mount.
+func EnsureDir() error {
+	if err := os.Mkdir(Dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make %s: %w", Dir, err)
 	}
-	err = unix.Mount("", Dir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	err := unix.Mount("", Dir, "none", unix.MS_SHARED|unix.MS_REC, "")
 	if err == nil {
-		return false, made, nil
+		return nil
 	}
-	if !errors.Is(err, unix.EINVAL) {
-		return false, made, fmt.Errorf("share %s: %w", Dir, err)
+	if !errors.Is(err, unix.EINVAL) { // EINVAL: not a mount point yet
+		return fmt.Errorf("share %s: %w", Dir, err)
 	}
 	if err := unix.Mount(Dir, Dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return false, made, fmt.Errorf("bind %s on itself: %w", Dir, err)
+		return fmt.Errorf("bind %s on itself: %w", Dir, err)
 	}
 	if err := unix.Mount("", Dir, "none", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
-		return true, made, fmt.Errorf("share %s: %w", Dir, err)
+		return fmt.Errorf("share %s: %w", Dir, err)
 	}
-	return true, made, nil
+	return nil
 }
 
-// ReleaseDir undoes EnsureDir when Dir is empty; with names in it, it does nothing.
-func ReleaseDir() error {
+// Mounted reports whether Dir is a mount point of its own (proc_pid_mountinfo(5),
+// field 5).
+func Mounted() (bool, error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return false, fmt.Errorf("read mounts: %w", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 4 && f[4] == Dir {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// ReleaseDir undoes EnsureDir when Dir is empty; with names in it, it does
+// nothing. remove says that the directory itself was made too.
+func ReleaseDir(remove bool) error {
 	names, err := Names("")
 	if err != nil || len(names) > 0 {
 		return err
 	}
-	if err := unix.Unmount(Dir, 0); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		if errors.Is(err, unix.EBUSY) {
-			return nil // somebody stands in it
-		}
+	err = unix.Unmount(Dir, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return nil // somebody stands in it
+	}
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount %s: %w", Dir, err)
+	}
+	if !remove {
+		return nil
 	}
 	if err := os.Remove(Dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove %s: %w", Dir, err)

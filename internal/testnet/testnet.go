@@ -147,7 +147,7 @@ func scratchName(kind string) string {
 }
 
 func inScratch(fn func(*nl.Handle) error) error {
-	if _, _, err := netns.EnsureDir(); err != nil {
+	if err := netns.EnsureDir(); err != nil {
 		return err
 	}
 	ns, err := netns.Create(scratchName("probe"))
@@ -168,7 +168,7 @@ func inScratch(fn func(*nl.Handle) error) error {
 func NewNS(t testing.TB) *netns.NS {
 	t.Helper()
 	Need(t, Root)
-	if _, _, err := netns.EnsureDir(); err != nil {
+	if err := netns.EnsureDir(); err != nil {
 		t.Fatal(err)
 	}
 	ns, err := netns.Create(scratchName("ns"))

@@ -1,0 +1,84 @@
+package daemon
+
+import (
+	"time"
+
+	"slipway/datapath"
+	"slipway/topology"
+)
+
+// Desired is everything that the daemon has to run. Setting it again changes
+// only what differs.
+type Desired struct {
+	Lab   string `json:"lab"`
+	Nodes []Node `json:"nodes"`
+	// Pods lists the pods with the namespaces they live in.
+	Pods []Pod `json:"pods"`
+	// Relays are the delayed wires of the underlay.
+	Relays []Relay `json:"relays,omitempty"`
+	// Snapshot is what the cluster DNS answers from.
+	Snapshot topology.Snapshot `json:"snapshot"`
+}
+
+// Node is the part of a node (or router) that runs in user space.
+type Node struct {
+	Name      string               `json:"name"`
+	NetNS     string               `json:"netns"`
+	UDPTunnel *datapath.UDPTunnel  `json:"udpTunnel,omitempty"`
+	IPIP      *datapath.IPIPTunnel `json:"ipip,omitempty"` // only when user space relays it
+	Speaker   *datapath.Speaker    `json:"speaker,omitempty"`
+}
+
+// Pod is a pod's declared ports and where to open them.
+type Pod struct {
+	topology.Pod
+	NetNS string `json:"netns"`
+	// Inode identifies the namespace, so that a pod that was deleted and made
+	// again under the same name gets new listeners.
+	Inode uint64 `json:"inode"`
+}
+
+// Relay is a wire with delay between two TAP devices.
+type Relay struct {
+	Name   string        `json:"name"`
+	NodeNS string        `json:"nodeNetns"`
+	Node   string        `json:"node"` // device in the node
+	PortNS string        `json:"portNetns"`
+	Port   string        `json:"port"` // device in the fabric
+	Delay  time.Duration `json:"delay"`
+}
+
+// Status is what the daemon runs at the moment.
+type Status struct {
+	PID       int                     `json:"pid"`
+	Since     time.Time               `json:"since"`
+	Tunnels   []TunnelStatus          `json:"tunnels,omitempty"`
+	Speakers  map[string]SpeakerState `json:"speakers,omitempty"`
+	Listeners int                     `json:"listeners"`
+	Relays    int                     `json:"relays"`
+	RSSBytes  int64                   `json:"rssBytes"`
+	// Errors are what went wrong since the last Set, in the daemon's own words.
+	Errors []string `json:"errors,omitempty"`
+}
+
+// TunnelStatus is one user-space tunnel.
+type TunnelStatus struct {
+	Node   string `json:"node"`
+	Device string `json:"device"`
+	Stats  any    `json:"stats"`
+}
+
+// SpeakerState sums up one node's BGP speaker.
+type SpeakerState struct {
+	PID         int  `json:"pid"`
+	Peers       int  `json:"peers"`
+	Established int  `json:"established"`
+	Routes      int  `json:"routes"`
+	Synced      bool `json:"synced"`
+	Detail      any  `json:"detail,omitempty"`
+}
+
+// Changes says what a Set did.
+type Changes struct {
+	Changes []datapath.Change `json:"changes"`
+}

@@ -1,0 +1,91 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+
+	"slipway/datapath"
+	"slipway/datapath/bgp"
+	"slipway/internal/netns"
+)
+
+// speakerConfig is one node's BGP speaker.
+type speakerConfig struct {
+	netns   string
+	speaker datapath.Speaker
+}
+
+func (s *server) setSpeakers(ctx context.Context, d Desired) (datapath.Diff, error) {
+	want := map[string]speakerConfig{}
+	for _, n := range d.Nodes {
+		if n.Speaker != nil {
+			want[n.Name] = speakerConfig{netns: n.NetNS, speaker: *n.Speaker}
+		}
+	}
+	return s.speakers.set(ctx, want)
+}
+
+func (s *server) startSpeaker(node string, c speakerConfig) (*unit[speakerConfig], error) {
+	ns, err := netns.Open(c.netns)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close() //nolint:errcheck // the child is in the namespace by itself
+	p, err := bgp.Start(s.ctx, ns, s.cfg.Speaker, nil, s.cfg.Log.With("node", node))
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Configure(c.speaker); err != nil {
+		return nil, fmt.Errorf("configure: %w", err)
+	}
+	s.running.putSpeaker(node, p)
+	return &unit[speakerConfig]{
+		cfg:  c,
+		done: p.Done(),
+		update: func(to speakerConfig) (bool, error) {
+			if to.netns != c.netns {
+				return false, nil
+			}
+			return true, p.Configure(to.speaker)
+		},
+		stop: func(ctx context.Context) error {
+			s.running.dropSpeaker(node)
+			return p.Stop(ctx)
+		},
+	}, nil
+}
+
+// waitSpeakers returns when every speaker has a session with each of its peers
+// and a route to each block that anybody announces.
+func (s *server) waitSpeakers(ctx context.Context) error {
+	s.mu.Lock()
+	blocks := announced(s.want)
+	procs := s.running.speakersNow()
+	want := s.want
+	s.mu.Unlock()
+	for _, n := range want.Nodes {
+		p := procs[n.Name]
+		if n.Speaker == nil || p == nil {
+			continue
+		}
+		peers, routes := len(n.Speaker.Peers), blocks-len(n.Speaker.Announce)
+		err := p.Wait(ctx, func(st bgp.Status) bool {
+			return st.Established() >= peers && st.RouteCount() >= routes
+		})
+		if err != nil {
+			return fmt.Errorf("wait for BGP on %s: %w", n.Name, err)
+		}
+	}
+	return nil
+}
+
+// announced counts the prefixes that all speakers announce together.
+func announced(d Desired) int {
+	n := 0
+	for _, node := range d.Nodes {
+		if node.Speaker != nil {
+			n += len(node.Speaker.Announce)
+		}
+	}
+	return n
+}

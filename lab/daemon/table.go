@@ -1,0 +1,76 @@
+package daemon
+
+import (
+	"maps"
+	"sync"
+
+	"slipway/datapath/bgp"
+)
+
+// procTable is what status reads of the running units, without their locks.
+type procTable struct {
+	mu       sync.Mutex
+	tunnels  map[string]runningTunnel
+	speakers map[string]*bgp.Process
+}
+
+type runningTunnel struct {
+	device string
+	stats  func() any
+}
+
+func (t *procTable) putTunnel(node, device string, stats func() any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.tunnels == nil {
+		t.tunnels = map[string]runningTunnel{}
+	}
+	t.tunnels[node] = runningTunnel{device: device, stats: stats}
+}
+
+func (t *procTable) dropTunnel(node string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.tunnels, node)
+}
+
+func (t *procTable) putSpeaker(node string, p *bgp.Process) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.speakers == nil {
+		t.speakers = map[string]*bgp.Process{}
+	}
+	t.speakers[node] = p
+}
+
+func (t *procTable) dropSpeaker(node string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.speakers, node)
+}
+
+func (t *procTable) speakersNow() map[string]*bgp.Process {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return maps.Clone(t.speakers)
+}
+
+func (t *procTable) tunnelStatus() []TunnelStatus {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []TunnelStatus
+	for _, node := range sortedKeys(t.tunnels) {
+		r := t.tunnels[node]
+		out = append(out, TunnelStatus{Node: node, Device: r.device, Stats: r.stats()})
+	}
+	return out
+}
+
+func (t *procTable) speakerStates() map[string]SpeakerState {
+	out := map[string]SpeakerState{}
+	for node, p := range t.speakersNow() {
+		st := p.Status()
+		out[node] = SpeakerState{PID: p.Pid(), Peers: len(st.Peers), Established: st.Established(), Routes: st.RouteCount(), Detail: st}
+	}
+	return out
+}

@@ -1,0 +1,74 @@
+package lab
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// StateDirEnv overrides where labs keep their state.
+const StateDirEnv = "SLIPWAY_STATE_DIR"
+
+// defaultStateDir is on a tmpfs on every systemd machine: a lab does not
+// outlive a reboot, and neither does its state.
+const defaultStateDir = "/run/slipway"
+
+// ExternalName is the machine outside the cluster that every lab has on its
+// first segment: the client of NodePorts.
+const ExternalName = "external"
+
+const (
+	fabricName = "fabric"
+	nsPrefix   = "slipway-"
+)
+
+// StateDir is the directory that holds one directory per lab.
+func StateDir() string {
+	if d := os.Getenv(StateDirEnv); d != "" {
+		return d
+	}
+	return defaultStateDir
+}
+
+// NSOfMachine is the namespace name of a node, a router, the external client
+// or the fabric.
+func NSOfMachine(lab, machine string) string { return nsPrefix + lab + "-" + machine }
+
+// NSOfPod is the namespace name of a pod given as "namespace/name". The dot
+// keeps pods and machines apart: machine names hold none.
+func NSOfPod(lab, key string) string {
+	return nsPrefix + lab + "-" + strings.Replace(key, "/", ".", 1)
+}
+
+// mark is what the alias of lo says in each namespace of a lab.
+func mark(lab, id string) string { return "slipway/" + lab + "/" + id }
+
+// files of one lab.
+type files struct{ dir string }
+
+func filesOf(lab string) files { return files{filepath.Join(StateDir(), lab)} }
+
+func (f files) journal() string  { return filepath.Join(f.dir, "journal") }
+func (f files) state() string    { return filepath.Join(f.dir, "state.json") }
+func (f files) lock() string     { return filepath.Join(f.dir, "lock") }
+func (f files) socket() string   { return filepath.Join(f.dir, "daemon.sock") }
+func (f files) log() string      { return filepath.Join(f.dir, "daemon.log") }
+func (f files) id() string       { return filepath.Join(f.dir, "id") }
+func (f files) cniCache() string { return filepath.Join(f.dir, "cni") }
+func (f files) xtables() string  { return filepath.Join(f.dir, "xtables") }
+
+// maxIfName is IFNAMSIZ less the terminating zero (linux include/uapi/linux/if.h).
+const maxIfName = 15
+
+// ifName joins parts with a dash, or hashes them when that is too long for an
+// interface name.
+func ifName(parts ...string) string {
+	name := strings.Join(parts, "-")
+	if len(name) <= maxIfName {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return parts[0][:min(len(parts[0]), 4)] + hex.EncodeToString(sum[:5])
+}

@@ -1,0 +1,183 @@
+package lab
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"slipway/topology"
+)
+
+// State is what a lab remembers between commands. It is written atomically,
+// before the mutations it describes begin (Complete false) and after they ended.
+type State struct {
+	Lab       string    `json:"lab"`
+	ID        string    `json:"id"`
+	CreatedAt time.Time `json:"createdAt"`
+	// Complete is false while the kernel is being made equal to the snapshot:
+	// found false at rest, it says that a command was cut off and `up` repairs.
+	Complete bool              `json:"complete"`
+	Cluster  *topology.Cluster `json:"cluster"`
+	// FromFile are the objects of the cluster file's manifests; Applied those
+	// of `slipway apply`, which an `up` with the file leaves alone.
+	FromFile        *topology.Objects    `json:"fromFile"`
+	Applied         *topology.Objects    `json:"applied"`
+	Allocation      *topology.Allocation `json:"allocation"`
+	Snapshot        *topology.Snapshot   `json:"snapshot"`
+	CNI             CNIPath              `json:"cni"`
+	Implementations map[string]string    `json:"implementations,omitempty"`
+}
+
+// CNIPath says how pods are plugged in.
+type CNIPath string
+
+// The ways to the CNI plugin's code.
+const (
+	CNIInProcess CNIPath = "in-process"
+	CNIExec      CNIPath = "exec"
+)
+
+// ErrNoLab reports that there is no lab of that name.
+var ErrNoLab = errors.New("no such lab")
+
+// ErrBusy reports that another command is changing the lab.
+var ErrBusy = errors.New("another slipway command is changing this lab")
+
+// ReadState reads a lab's state; ErrNoLab if it has none.
+func ReadState(lab string) (*State, error) {
+	b, err := os.ReadFile(filesOf(lab).state())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("lab %q: %w", lab, ErrNoLab)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read state of lab %s: %w", lab, err)
+	}
+	var s State
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, fmt.Errorf("read state of lab %s: %w", lab, err)
+	}
+	return &s, nil
+}
+
+// write replaces the state on disk as a whole (write, sync, rename).
+func (s *State) write() error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("write state of lab %s: %w", s.Lab, err)
+	}
+	if err := writeAtomic(filesOf(s.Lab).state(), b); err != nil {
+		return fmt.Errorf("write state of lab %s: %w", s.Lab, err)
+	}
+	return nil
+}
+
+func writeAtomic(path string, b []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) //nolint:errcheck // gone after the rename
+	_, err = tmp.Write(b)
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}
+
+// Names lists the labs that have a state directory, complete or not.
+func Names() ([]string, error) {
+	entries, err := os.ReadDir(StateDir())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list labs: %w", err)
+	}
+	var out []string
+	for _, e := range entries {
+		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+			out = append(out, e.Name())
+		}
+	}
+	return out, nil
+}
+
+// lockFile is an exclusive lock held by one command; the kernel lets go of it
+// when the process ends in whatever way.
+type lockFile struct{ f *os.File }
+
+// lockPatience is how long a command waits for another one to finish.
+const lockPatience = 30 * time.Second
+
+// lock takes the lab's lock, waiting a while for a command that holds it.
+func lock(ctx context.Context, path string) (*lockFile, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("lock lab: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock lab: %w", err)
+	}
+	give := time.Now().Add(lockPatience)
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("lock lab: %w", err), f.Close())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), f.Close())
+		case <-time.After(20 * time.Millisecond):
+			if time.Now().After(give) {
+				return nil, errors.Join(ErrBusy, f.Close())
+			}
+		}
+	}
+	if !sameFile(f, path) { // `down` removed it while we waited
+		_ = f.Close()
+		return lock(ctx, path)
+	}
+	return &lockFile{f}, nil
+}
+
+func sameFile(f *os.File, path string) bool {
+	a, e1 := f.Stat()
+	b, e2 := os.Stat(path)
+	return e1 == nil && e2 == nil && os.SameFile(a, b)
+}
+
+func (l *lockFile) release() error { return l.f.Close() }
+
+// identity reads the lab's mark, making it when the lab is new. It stands in a
+// file of its own, written before anything is marked with it.
+func identity(lab string) (id string, fresh bool, err error) {
+	path := filesOf(lab).id()
+	b, err := os.ReadFile(path)
+	if err == nil && len(b) > 0 {
+		return string(b), false, nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", false, fmt.Errorf("read id of lab %s: %w", lab, err)
+	}
+	raw := make([]byte, 6)
+	if _, err := rand.Read(raw); err != nil {
+		return "", false, err
+	}
+	id = hex.EncodeToString(raw)
+	if err := writeAtomic(path, []byte(id)); err != nil {
+		return "", false, fmt.Errorf("write id of lab %s: %w", lab, err)
+	}
+	return id, true, nil
+}
