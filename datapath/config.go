@@ -65,6 +65,7 @@ type Link struct {
 	Addresses []netip.Prefix
 	VXLAN     *VXLANAttrs
 	Hairpin   bool // bridge: ports are set to hairpin mode
+	VNetHdr   bool // tun: packets carry a virtio_net_hdr (IFF_VNET_HDR)
 }
 
 // VXLANAttrs are the attributes of a VTEP (RFC 7348).

@@ -55,6 +55,17 @@ type NodeState struct {
 	VTEPMAC string `json:"vtepMAC,omitempty"`
 }
 
+// InDatapath reports whether the node carries pods and services. One that is
+// nothing but a load balancer in front of the apiservers does not.
+func (n NodeState) InDatapath() bool {
+	for _, r := range n.Roles {
+		if r != RoleLoadBalancer {
+			return true
+		}
+	}
+	return len(n.Roles) == 0
+}
+
 // Protocol of a port.
 type Protocol string
 
@@ -120,6 +131,7 @@ type Service struct {
 	Headless            bool              `json:"headless,omitempty"`
 	ExternalIPs         []netip.Addr      `json:"externalIPs,omitempty"`
 	LoadBalancerIPs     []netip.Addr      `json:"loadBalancerIPs,omitempty"`
+	SourceRanges        []netip.Prefix    `json:"loadBalancerSourceRanges,omitempty"` // empty: everybody
 	ExternalName        string            `json:"externalName,omitempty"`
 	Selector            map[string]string `json:"selector,omitempty"`
 	AffinityClientIP    bool              `json:"affinityClientIP,omitempty"`
