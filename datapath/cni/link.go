@@ -1,0 +1,183 @@
+package cni
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"slipway/internal/netns"
+)
+
+// Constants that neither netlink library nor x/sys names.
+const (
+	vethInfoPeer        = 1      // VETH_INFO_PEER, linux include/uapi/linux/veth.h
+	rtextFilterSkipStat = 1 << 3 // RTEXT_FILTER_SKIP_STATS, linux include/uapi/linux/rtnetlink.h
+	nlaTypeMask         = 0x3fff // NLA_TYPE_MASK, linux include/uapi/linux/netlink.h
+)
+
+// rtnl is a NETLINK_ROUTE socket for the two requests that the netlink library
+// has no words for: a veth pair made whole in one message, and a link read
+// together with its bridge port attributes without dumping all ports.
+type rtnl struct {
+	sockets map[int]*nl.SocketHandle
+}
+
+func openRTNL(ns *netns.NS) (*rtnl, error) {
+	r := &rtnl{}
+	err := ns.Do(func() error {
+		s, err := nl.Subscribe(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		r.sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open netlink in %s: %w", ns.Name(), err)
+	}
+	return r, nil
+}
+
+func (r *rtnl) close() {
+	for _, s := range r.sockets {
+		s.Close()
+	}
+}
+
+func (r *rtnl) request(kind, flags int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(kind, flags)
+	req.Sockets = r.sockets
+	return req
+}
+
+// addVeth makes a veth pair: the host end here, up and with its master, the
+// other end, down, in the namespace of podFd from its first moment on.
+func (r *rtnl) addVeth(w want, podFd, master int) error {
+	req := r.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Flags, msg.Change = unix.IFF_UP, unix.IFF_UP
+	req.AddData(msg)
+	for _, a := range endAttrs(w.HostIf, w.hostMAC, w.MTU) {
+		req.AddData(a)
+	}
+	if master != 0 {
+		req.AddData(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(master))))
+	}
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
+	peer := info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(vethInfoPeer, nil)
+	// The peer cannot be up yet: the kernel opens it before it knows its other
+	// end (veth_newlink, veth_open: ENOTCONN).
+	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
+	for _, a := range endAttrs(w.ContainerIf, w.podMAC, w.MTU) {
+		peer.AddChild(a)
+	}
+	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(podFd)))
+	req.AddData(info)
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// dress sets what a link cannot be made with: its alias and, on a bridge port,
+// hairpin mode.
+func (r *rtnl) dress(index int, w want) error {
+	req := r.request(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(w.alias)))
+	if w.Hairpin && !w.routed() {
+		info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+		info.AddRtAttr(nl.IFLA_INFO_SLAVE_KIND, nl.NonZeroTerminated("bridge"))
+		info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil).AddRtAttr(nl.IFLA_BRPORT_MODE, nl.Uint8Attr(1))
+		req.AddData(info)
+	}
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+func endAttrs(name string, mac net.HardwareAddr, mtu int) []*nl.RtAttr {
+	out := []*nl.RtAttr{nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name))}
+	if mac != nil {
+		out = append(out, nl.NewRtAttr(unix.IFLA_ADDRESS, mac))
+	}
+	if mtu > 0 {
+		out = append(out, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
+	}
+	return out
+}
+
+// hostLink is the host end as the kernel reports it.
+type hostLink struct {
+	*netlink.LinkAttrs
+	kind              string
+	hairpin, isolated bool
+}
+
+// peer is the index of the other end in its own namespace (IFLA_LINK).
+func (l hostLink) peer() int { return l.ParentIndex }
+
+// link reads one link by name; a netlink.LinkNotFoundError if there is none.
+func (r *rtnl) link(name string) (hostLink, error) {
+	req := r.request(unix.RTM_GETLINK, 0)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	// Neither counters nor virtual functions: nobody here reads them.
+	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(rtextFilterSkipStat)))
+	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if errors.Is(err, unix.ENODEV) || (err == nil && len(msgs) == 0) {
+		return hostLink{}, netlink.LinkNotFoundError{}
+	}
+	if err != nil {
+		return hostLink{}, err
+	}
+	l, err := netlink.LinkDeserialize(nil, msgs[0])
+	if err != nil {
+		return hostLink{}, err
+	}
+	out := hostLink{LinkAttrs: l.Attrs(), kind: l.Type()}
+	return out, out.parsePort(msgs[0])
+}
+
+// parsePort reads the bridge port attributes out of a link message:
+// IFLA_LINKINFO / IFLA_INFO_SLAVE_DATA / IFLA_BRPORT_….
+func (l *hostLink) parsePort(msg []byte) error {
+	b, err := nested(msg[unix.SizeofIfInfomsg:], unix.IFLA_LINKINFO)
+	if err == nil {
+		b, err = nested(b, nl.IFLA_INFO_SLAVE_DATA)
+	}
+	if err != nil {
+		return fmt.Errorf("parse port of %s: %w", l.Name, err)
+	}
+	attrs, err := nl.ParseRouteAttr(b)
+	if err != nil {
+		return fmt.Errorf("parse port of %s: %w", l.Name, err)
+	}
+	for _, a := range attrs {
+		switch a.Attr.Type {
+		case nl.IFLA_BRPORT_MODE:
+			l.hairpin = a.Value[0] != 0
+		case nl.IFLA_BRPORT_ISOLATED:
+			l.isolated = a.Value[0] != 0
+		}
+	}
+	return nil
+}
+
+// nested returns the payload of the first attribute of a type, nil if absent.
+func nested(b []byte, kind uint16) ([]byte, error) {
+	attrs, err := nl.ParseRouteAttr(b)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range attrs {
+		if a.Attr.Type&nlaTypeMask == kind {
+			return a.Value, nil
+		}
+	}
+	return nil, nil
+}
