@@ -1,0 +1,54 @@
+package kubeproxy
+
+import (
+	"net/netip"
+
+	"slipway/datapath"
+	"slipway/topology"
+)
+
+// Options are kube-proxy's configuration and what it finds out about its node.
+// The zero value is a kube-proxy without detection of local traffic and with
+// mark bit 0; [DefaultOptions] are kubeadm's.
+type Options struct {
+	// ClusterCIDR is the pods' range, by which kube-proxy tells local traffic
+	// (detectLocalMode ClusterCIDR). The zero prefix is no detection at all.
+	ClusterCIDR netip.Prefix
+	// MasqueradeAll masquerades everything that goes to a cluster IP.
+	MasqueradeAll bool
+	// MasqueradeBit is the bit of the packet mark that asks for masquerade.
+	MasqueradeBit int
+	// RandomFully: the node's iptables has MASQUERADE --random-fully (1.6.2).
+	RandomFully bool
+	// LocalhostNodePorts lets node ports be reached at 127.0.0.1, which needs
+	// the values of [Sysctls].
+	LocalhostNodePorts bool
+	// TCPBeLiberal: the node has nf_conntrack_tcp_be_liberal set, so that
+	// kube-proxy does not drop INVALID packets.
+	TCPBeLiberal bool
+	// NFAcct: the node's kernel has nfacct, and kube-proxy's two counters exist.
+	NFAcct bool
+}
+
+// defaultMasqueradeBit is upstream's iptables.masqueradeBit
+// (pkg/proxy/apis/config/v1alpha1/defaults.go).
+const defaultMasqueradeBit = 14
+
+// DefaultOptions are what kubeadm configures for the snapshot's cluster, on a
+// node with a current iptables and a kernel without nfacct.
+func DefaultOptions(s topology.Snapshot) Options {
+	return Options{
+		ClusterCIDR:        s.Network.PodCIDR,
+		MasqueradeBit:      defaultMasqueradeBit,
+		RandomFully:        true,
+		LocalhostNodePorts: true,
+	}
+}
+
+// Sysctls are the values that kube-proxy sets for its rules to work.
+func Sysctls(o Options) []datapath.Sysctl {
+	if !o.LocalhostNodePorts {
+		return nil
+	}
+	return []datapath.Sysctl{{Key: "net/ipv4/conf/all/route_localnet", Value: "1"}}
+}
