@@ -1,0 +1,33 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Anonymous makes a namespace without a name. It ends when it is closed and no
+// socket or process is left in it; it is for trying out what the kernel can do.
+func Anonymous() (*NS, error) {
+	var f *os.File
+	err := onThread(func(home *os.File) (bool, error) {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return true, fmt.Errorf("create unnamed netns: %w", err)
+		}
+		var err error
+		f, err = openThread()
+		if e := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); e != nil {
+			return false, errors.Join(err, fmt.Errorf("leave unnamed netns: %w", e))
+		}
+		return true, err
+	})
+	if err != nil {
+		if f != nil {
+			_ = f.Close()
+		}
+		return nil, err
+	}
+	return &NS{name: "unnamed", f: f}, nil
+}
