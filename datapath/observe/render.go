@@ -38,7 +38,7 @@ func Render(w io.Writer, steps []Step, opts RenderOptions) error {
 		if first {
 			heading(&b, steps[i:], i > 0)
 		}
-		head := fmt.Sprintf("%4d  %-*s  %-*s  %-3s %8s  ", s.Seq, place, clip(s.Place.Label, place), device, s.Device, s.Direction, micros(s, first))
+		head := fmt.Sprintf("%4d  %-*s  %-*s  %-3s %7s  ", s.Seq, place, clip(s.Place.Label, place), device, s.Device, s.Direction, micros(s, first))
 		room := renderWidth - utf8.RuneCountInString(head)
 		for n, line := range wrap(s.pieces(first), room) {
 			if n > 0 {
@@ -140,15 +140,14 @@ func (s Step) pieces(first bool) []piece {
 	switch {
 	case s.Packet.Encap != NoEncap && (first || kinds[Encap]):
 		out = append(out, s.Packet.carrier()...)
-		if len(inner) == 0 {
-			inner = []piece{{text: "…"}}
+		if len(inner) > 0 {
+			out = append(out, piece{text: "["})
+			out = append(out, inner...)
+			out = append(out, piece{text: "]"})
 		}
-		out = append(out, piece{text: "["})
-		out = append(out, inner...)
-		out = append(out, piece{text: "]"})
 	case kinds[Decap]:
 		out = append(out, inner...)
-		out = append(out, piece{text: "taken out of the tunnel", colour: colourTunnel})
+		out = append(out, piece{text: "out of " + tunnelNames[s.carriedBefore()], colour: colourTunnel})
 	default:
 		out = inner
 	}
@@ -190,15 +189,27 @@ func (s Step) innerPieces(first bool, kinds map[ChangeKind]bool) []piece {
 	return out
 }
 
+// tunnelNames are the encapsulations as readers know them.
+var tunnelNames = map[Encapsulation]string{EncapVXLAN: "VXLAN", EncapUDP: "UDP", EncapIPIP: "IPIP"}
+
+// carriedBefore is the encapsulation that a step took off.
+func (s Step) carriedBefore() Encapsulation {
+	for _, c := range s.Changes {
+		if c.Kind == Decap {
+			return Encapsulation(c.From)
+		}
+	}
+	return NoEncap
+}
+
 // carrier describes the tunnel that a packet is in.
 func (d Decoded) carrier() []piece {
-	to := d.Outer.Dst.String()
-	name := "IPIP"
+	name, to := tunnelNames[d.Encap], d.Outer.Destination().String()
 	switch d.Encap {
 	case EncapVXLAN:
-		name, to = fmt.Sprintf("VXLAN vni %d", d.VNI), d.Outer.Destination().String()
-	case EncapUDP:
-		name, to = "UDP", d.Outer.Destination().String()
+		name += fmt.Sprintf(" vni %d", d.VNI)
+	case EncapIPIP:
+		to = d.Outer.Dst.String()
 	}
 	return []piece{{text: name, colour: colourTunnel}, {text: d.Outer.Src.String() + " → " + to}}
 }
