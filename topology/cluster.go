@@ -96,8 +96,8 @@ func (m ModeName) Overhead() int {
 // Network is the pod and service network.
 type Network struct {
 	Mode        ModeName     `yaml:"mode,omitempty" json:"mode"`
-	PodCIDR     netip.Prefix `yaml:"podCIDR,omitempty" json:"podCIDR"`
-	ServiceCIDR netip.Prefix `yaml:"serviceCIDR,omitempty" json:"serviceCIDR"`
+	PodCIDR     netip.Prefix `yaml:"podCIDR,omitzero" json:"podCIDR"`
+	ServiceCIDR netip.Prefix `yaml:"serviceCIDR,omitzero" json:"serviceCIDR"`
 	// NodePrefixLength is the length of each node's pod subnet in the flannel
 	// modes; the calico modes hand out blocks of /26.
 	NodePrefixLength int   `yaml:"nodePrefixLength,omitempty" json:"nodePrefixLength"`
@@ -204,7 +204,7 @@ type Underlay struct {
 // Rate, Delay and Loss apply to every port of the segment, each way once.
 type Segment struct {
 	Name   string       `yaml:"name" json:"name"`
-	Subnet netip.Prefix `yaml:"subnet,omitempty" json:"subnet"`
+	Subnet netip.Prefix `yaml:"subnet,omitzero" json:"subnet"`
 	MTU    int          `yaml:"mtu,omitempty" json:"mtu"` // bytes of IP packet
 	Rate   Rate         `yaml:"rate,omitempty" json:"rate,omitempty"`
 	Delay  Duration     `yaml:"delay,omitempty" json:"delay,omitempty"`
@@ -245,7 +245,7 @@ type Node struct {
 	Name    string     `yaml:"name" json:"name"`
 	Roles   []Role     `yaml:"roles,omitempty" json:"roles"`
 	Segment string     `yaml:"segment,omitempty" json:"segment"`
-	Address netip.Addr `yaml:"address,omitempty" json:"address"`
+	Address netip.Addr `yaml:"address,omitzero" json:"address,omitzero"`
 	// Labels take part in nodeSelector placement.
 	Labels map[string]string `yaml:"labels,omitempty" json:"labels,omitempty"`
 	SSH    *SSH              `yaml:"ssh,omitempty" json:"ssh,omitempty"`
@@ -277,5 +277,5 @@ type ControlPlane struct {
 type LoadBalancer struct {
 	Mode     string     `yaml:"mode,omitempty" json:"mode,omitempty"`         // node-local | external
 	Software string     `yaml:"software,omitempty" json:"software,omitempty"` // nginx | haproxy | envoy
-	VIP      netip.Addr `yaml:"vip,omitempty" json:"vip,omitzero"`
+	VIP      netip.Addr `yaml:"vip,omitzero" json:"vip,omitzero"`
 }
