@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"slipway/internal/netns"
 	"slipway/internal/testnet"
@@ -32,16 +35,30 @@ func BenchmarkAttach(b *testing.B) {
 				ctx := context.Background()
 				add := func(i int) (bool, error) { return n.Attach(ctx, nss[i], k.port(i)) }
 				all(add)
+				var cpu time.Duration
 				for b.Loop() {
 					if !again {
 						b.StopTimer()
 						all(func(i int) (bool, error) { return n.Detach(ctx, nil, k.port(i)) })
 						b.StartTimer()
 					}
+					before := cpuTime(b)
 					all(add)
+					cpu += cpuTime(b) - before
 				}
+				b.ReportMetric(float64(cpu.Microseconds())/1000/float64(b.N*pods), "cpu-ms/pod")
 				b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(b.N*pods), "ms/pod")
 			})
 		}
 	}
+}
+
+// cpuTime is what this process has used, in user mode and in the kernel.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -17,6 +17,11 @@ const (
 	vethInfoPeer        = 1      // VETH_INFO_PEER, linux include/uapi/linux/veth.h
 	rtextFilterSkipStat = 1 << 3 // RTEXT_FILTER_SKIP_STATS, linux include/uapi/linux/rtnetlink.h
 	nlaTypeMask         = 0x3fff // NLA_TYPE_MASK, linux include/uapi/linux/netlink.h
+	inetConf            = 1      // IFLA_INET_CONF, linux include/uapi/linux/if_link.h
+	ndtaName            = 1      // NDTA_NAME, linux include/uapi/linux/neighbour.h
+	ndtaParms           = 6      // NDTA_PARMS
+	ndtpaIfindex        = 1      // NDTPA_IFINDEX
+	ndtpaProxyDelay     = 13     // NDTPA_PROXY_DELAY
 )
 
 // rtnl is a NETLINK_ROUTE socket for the two requests that the netlink library
@@ -82,13 +87,10 @@ func (r *rtnl) addVeth(w want, podFd, master int) error {
 	return err
 }
 
-// dress sets what a link cannot be made with: its alias and, on a bridge port,
-// hairpin mode.
+// dress sets what a link cannot be made with: its alias, hairpin mode on a
+// bridge port, and the per-device IPv4 settings of a routed end.
 func (r *rtnl) dress(index int, w want) error {
-	req := r.request(unix.RTM_NEWLINK, unix.NLM_F_ACK)
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(index)
-	req.AddData(msg)
+	req := r.change(index)
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(w.alias)))
 	if w.Hairpin && !w.routed() {
 		info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
@@ -96,6 +98,50 @@ func (r *rtnl) dress(index int, w want) error {
 		info.AddRtAttr(nl.IFLA_INFO_SLAVE_DATA, nil).AddRtAttr(nl.IFLA_BRPORT_MODE, nl.Uint8Attr(1))
 		req.AddData(info)
 	}
+	if w.routed() {
+		req.AddData(devconfAttr(routedDevconf))
+	}
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+func (r *rtnl) change(index int) *nl.NetlinkRequest {
+	req := r.request(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	req.AddData(msg)
+	return req
+}
+
+// setDevconf sets per-device IPv4 settings: the same values as below
+// /proc/sys/net/ipv4/conf/DEV, without entering the namespace.
+func (r *rtnl) setDevconf(index int, conf []devconf) error {
+	req := r.change(index)
+	req.AddData(devconfAttr(conf))
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+func devconfAttr(conf []devconf) *nl.RtAttr {
+	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	inet := spec.AddRtAttr(unix.AF_INET, nil).AddRtAttr(inetConf, nil)
+	for _, c := range conf {
+		inet.AddRtAttr(c.id, nl.Uint32Attr(c.value))
+	}
+	return spec
+}
+
+// setProxyDelay sets how long the device waits, at random up to this, before it
+// answers ARP by proxy: /proc/sys/net/ipv4/neigh/DEV/proxy_delay.
+func (r *rtnl) setProxyDelay(index int, milliseconds uint64) error {
+	req := r.request(unix.RTM_SETNEIGHTBL, unix.NLM_F_ACK)
+	req.AddRawData([]byte{unix.AF_INET, 0, 0, 0}) // struct ndtmsg
+	name := nl.NewRtAttr(ndtaName, nl.ZeroTerminated("arp_cache"))
+	parms := nl.NewRtAttr(ndtaParms, nil)
+	parms.AddRtAttr(ndtpaIfindex, nl.Uint32Attr(uint32(index)))
+	parms.AddRtAttr(ndtpaProxyDelay, nl.Uint64Attr(milliseconds))
+	req.AddRawData(name.Serialize())
+	req.AddRawData(parms.Serialize())
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err
 }
@@ -116,6 +162,15 @@ type hostLink struct {
 	*netlink.LinkAttrs
 	kind              string
 	hairpin, isolated bool
+	devconf           []byte // u32 values of IPV4_DEVCONF_… from 1 on
+}
+
+// conf is the value of one per-device IPv4 setting.
+func (l hostLink) conf(id int) (uint32, bool) {
+	if end := id * 4; end <= len(l.devconf) {
+		return nl.NativeEndian().Uint32(l.devconf[end-4:]), true
+	}
+	return 0, false
 }
 
 // peer is the index of the other end in its own namespace (IFLA_LINK).
@@ -140,7 +195,22 @@ func (r *rtnl) link(name string) (hostLink, error) {
 		return hostLink{}, err
 	}
 	out := hostLink{LinkAttrs: l.Attrs(), kind: l.Type()}
-	return out, out.parsePort(msgs[0])
+	return out, errors.Join(out.parsePort(msgs[0]), out.parseDevconf(msgs[0]))
+}
+
+// parseDevconf finds IFLA_AF_SPEC / AF_INET / IFLA_INET_CONF.
+func (l *hostLink) parseDevconf(msg []byte) error {
+	b, err := nested(msg[unix.SizeofIfInfomsg:], unix.IFLA_AF_SPEC)
+	if err == nil {
+		b, err = nested(b, unix.AF_INET)
+	}
+	if err == nil {
+		l.devconf, err = nested(b, inetConf)
+	}
+	if err != nil {
+		return fmt.Errorf("parse settings of %s: %w", l.Name, err)
+	}
+	return nil
 }
 
 // parsePort reads the bridge port attributes out of a link message:

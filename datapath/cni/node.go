@@ -85,7 +85,8 @@ func (n *Node) attach(pod *netns.NS, w want) (changed bool, err error) {
 		return false, fmt.Errorf("read link %s: %w", w.HostIf, err)
 	}
 	fresh := nl.Missing(err)
-	if !fresh && !joined(host, p, w) {
+	eth := w.peerOf(host, p)
+	if !fresh && eth == nil {
 		if err := n.h.LinkDel(&netlink.Veth{LinkAttrs: *host.LinkAttrs}); err != nil && !nl.Missing(err) {
 			return false, fmt.Errorf("remove stale link %s: %w", w.HostIf, err)
 		}
@@ -96,17 +97,20 @@ func (n *Node) attach(pod *netns.NS, w want) (changed bool, err error) {
 			return true, err
 		}
 	}
-	pass := repair{node: n, pod: p, want: w, host: host, fresh: fresh, changed: fresh}
+	pass := repair{node: n, pod: p, want: w, host: host, eth: eth, fresh: fresh, changed: fresh}
 	return pass.run()
 }
 
-// joined reports whether the host end's peer is the pod's interface.
-func joined(host hostLink, p *nl.Handle, w want) bool {
+// peerOf returns the pod's interface if the host end really leads there.
+func (w want) peerOf(host hostLink, p *nl.Handle) netlink.Link {
 	if host.kind != "veth" {
-		return false
+		return nil
 	}
 	eth, err := p.LinkByName(w.ContainerIf)
-	return err == nil && eth.Type() == "veth" && eth.Attrs().Index == host.peer() && eth.Attrs().ParentIndex == host.Index
+	if err != nil || eth.Type() != "veth" || eth.Attrs().Index != host.peer() || eth.Attrs().ParentIndex != host.Index {
+		return nil
+	}
+	return eth
 }
 
 // create makes the veth pair. A leftover interface of the pod that stands in
@@ -238,10 +242,11 @@ func (n *Node) check(pod *netns.NS, w want) error {
 	if err != nil {
 		return fmt.Errorf("read link %s: %w", w.HostIf, err)
 	}
-	if !joined(host, p, w) {
+	eth := w.peerOf(host, p)
+	if eth == nil {
 		return fmt.Errorf("%w: %s does not lead to the pod's %s", ErrDiffers, w.HostIf, w.ContainerIf)
 	}
-	pass := repair{node: n, pod: p, want: w, host: host, dry: true}
+	pass := repair{node: n, pod: p, want: w, host: host, eth: eth, dry: true}
 	if _, err := pass.run(); err != nil {
 		return err
 	}

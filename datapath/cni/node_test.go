@@ -181,7 +181,7 @@ func TestSecondAttachChangesNothing(t *testing.T) {
 // damage is one way to spoil an attachment, and a word that CHECK must say of it.
 type damage struct {
 	name, says string
-	ip         []string // arguments of ip(8); "pod" or "node" first
+	ip         []string // "pod" or "node", then arguments of ip(8), or "sysctl" and KEY=VALUE
 }
 
 func TestDamageIsFoundAndRepaired(t *testing.T) {
@@ -209,6 +209,9 @@ func TestDamageIsFoundAndRepaired(t *testing.T) {
 		damage{"host MAC", "MAC of " + cali, []string{"node", "link", "set", cali, "address", "02:00:00:00:00:02"}},
 		damage{"host route", "route 10.244.1.2/32", []string{"node", "route", "del", "10.244.1.2/32"}},
 		damage{"host route elsewhere", "route 10.244.1.2/32", []string{"node", "route", "replace", "10.244.1.2/32", "dev", "eth0"}},
+		damage{"no proxy ARP", "proxy_arp", []string{"node", "sysctl", "conf/" + cali + "/proxy_arp=0"}},
+		damage{"no forwarding", "forwarding", []string{"node", "sysctl", "conf/" + cali + "/forwarding=0"}},
+		damage{"slow proxy ARP", "proxy_delay", []string{"node", "sysctl", "neigh/" + cali + "/proxy_delay=80"}},
 		damage{"gateway route", "route 169.254.1.1/32", []string{"pod", "route", "flush", "169.254.1.1/32"}})
 	for _, k := range []struct {
 		name    string
@@ -231,7 +234,12 @@ func spoilAndRepair(t *testing.T, n *Node, node, pod *netns.NS, port datapath.Po
 	if d.ip[0] == "pod" {
 		ns = pod
 	}
-	if _, err := (run.Cmd{NS: ns, Name: "ip", Args: d.ip[1:]}).Output(ctx); err != nil {
+	if d.ip[1] == "sysctl" {
+		key, value, _ := strings.Cut(d.ip[2], "=")
+		if err := ns.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/"+key, []byte(value), 0) }); err != nil {
+			t.Fatal(err)
+		}
+	} else if _, err := (run.Cmd{NS: ns, Name: "ip", Args: d.ip[1:]}).Output(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.Check(ctx, pod, port); !errors.Is(err, ErrDiffers) || !strings.Contains(err.Error(), d.says) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -21,7 +22,8 @@ type repair struct {
 	pod     *nl.Handle
 	want    want
 	host    hostLink
-	fresh   bool // just made by us: link attributes are right, nothing else is there
+	eth     netlink.Link // the pod's end as it was found; nil when fresh
+	fresh   bool         // just made by us: link attributes are right, nothing else is there
 	dry     bool
 	changed bool
 	found   []error // dry: what differs
@@ -30,7 +32,7 @@ type repair struct {
 func (r *repair) run() (bool, error) {
 	steps := []func() error{r.hostEnd, r.bridgePort, r.podEnd, r.address, r.routes}
 	if r.want.routed() {
-		steps = append(steps, r.sysctls, r.hostRoute, r.gateway)
+		steps = append(steps, r.settings, r.hostRoute, r.gateway)
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
@@ -74,11 +76,7 @@ func (r *repair) podEnd() error {
 		link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Index: r.host.peer()}}
 		return r.fix(r.want.ContainerIf+" up", func() error { return r.pod.LinkSetUp(link) })
 	}
-	link, err := r.pod.LinkByIndex(r.host.peer())
-	if err != nil {
-		return fmt.Errorf("read link %s of the pod: %w", r.want.ContainerIf, err)
-	}
-	return r.end(r.pod, link, r.want.ContainerIf, r.want.podMAC)
+	return r.end(r.pod, r.eth, r.want.ContainerIf, r.want.podMAC)
 }
 
 func (r *repair) end(h *nl.Handle, link netlink.Link, name string, mac net.HardwareAddr) error {
@@ -103,12 +101,15 @@ func (r *repair) bridgePort() error {
 	}
 	h, w := r.node.h, r.want
 	link := &netlink.Veth{LinkAttrs: *r.host.LinkAttrs}
-	master, err := r.node.bridge(w.Bridge, true)
+	master, err := r.node.bridge(w.Bridge, false)
+	if err == nil && r.host.MasterIndex != master {
+		master, err = r.node.bridge(w.Bridge, true)
+	}
 	if err != nil {
 		return err
 	}
 	if r.host.MasterIndex != master {
-		err := r.fix("master of "+w.HostIf, func() error { return h.LinkSetMasterByIndex(link, master) })
+		err = r.fix("master of "+w.HostIf, func() error { return h.LinkSetMasterByIndex(link, master) })
 		if err != nil {
 			return err
 		}
@@ -199,28 +200,44 @@ func contains(list []netlink.Route, r netlink.Route) bool {
 	return false
 }
 
-// sysctls of the host end, read and written below /proc/sys, which shows the
-// namespace of the thread that opens it.
-func (r *repair) sysctls() error {
-	return r.node.ns.Do(func() error {
-		for _, s := range r.want.sysctls() {
-			path := "/proc/sys/" + s.Key
-			if !r.fresh {
-				have, err := os.ReadFile(path)
-				if err != nil {
-					return fmt.Errorf("read sysctl: %w", err)
-				}
-				if string(bytes.TrimSpace(have)) == s.Value {
-					continue
-				}
-			}
-			err := r.fix(s.Key, func() error { return os.WriteFile(path, []byte(s.Value), 0) })
-			if err != nil {
-				return err
-			}
+// settings of the host end below /proc/sys/net/ipv4/{conf,neigh}.
+func (r *repair) settings() error {
+	rt, index := r.node.rt, r.host.Index
+	setDelay := func() error { return rt.setProxyDelay(index, proxyDelay) }
+	if r.fresh {
+		return r.fix("proxy_delay of "+r.want.HostIf, setDelay)
+	}
+	for _, c := range routedDevconf {
+		if have, ok := r.host.conf(c.id); ok && have == c.value {
+			continue
 		}
-		return nil
+		err := r.fix(c.name+" of "+r.want.HostIf, func() error { return rt.setDevconf(index, []devconf{c}) })
+		if err != nil {
+			return err
+		}
+	}
+	have, err := r.node.proxyDelay(r.want.HostIf)
+	if err != nil || have == proxyDelay {
+		return err
+	}
+	return r.fix("proxy_delay of "+r.want.HostIf, setDelay)
+}
+
+// proxyDelay reads the one setting that netlink tells only together with those
+// of all other devices.
+func (n *Node) proxyDelay(dev string) (delay int, err error) {
+	err = n.ns.Do(func() error {
+		b, err := os.ReadFile("/proc/sys/net/ipv4/neigh/" + dev + "/proxy_delay")
+		if err != nil {
+			return err
+		}
+		delay, err = strconv.Atoi(string(bytes.TrimSpace(b)))
+		return err
 	})
+	if err != nil {
+		return 0, fmt.Errorf("read proxy_delay of %s: %w", dev, err)
+	}
+	return delay, nil
 }
 
 // hostRoute leads the node to a routed pod.

@@ -140,19 +140,20 @@ func ipNet(p netip.Prefix) *net.IPNet {
 
 func sameMAC(want, have net.HardwareAddr) bool { return want == nil || bytes.Equal(want, have) }
 
-// sysctls are what calico sets on the host end of a routed pod
+// devconf is one per-device IPv4 setting: an IPV4_DEVCONF_… of linux
+// include/uapi/linux/ip.h, its name below /proc/sys, and its value.
+type devconf struct {
+	id    int
+	name  string
+	value uint32
+}
+
+// routedDevconf is what calico sets on the host end of a pod
 // (projectcalico/calico cni-plugin/pkg/dataplane/linux configureSysctls and
 // felix/dataplane/linux/endpoint_mgr.go configureInterface): forward from it,
-// accept only the pod's own source address, answer ARP by proxy, and at once
-// rather than after the random delay of up to 0.8 s that is the kernel's default.
-func (w want) sysctls() []datapath.Sysctl {
-	if !w.routed() {
-		return nil
-	}
-	return []datapath.Sysctl{
-		{Key: "net/ipv4/conf/" + w.HostIf + "/forwarding", Value: "1"},
-		{Key: "net/ipv4/conf/" + w.HostIf + "/rp_filter", Value: "1"},
-		{Key: "net/ipv4/conf/" + w.HostIf + "/proxy_arp", Value: "1"},
-		{Key: "net/ipv4/neigh/" + w.HostIf + "/proxy_delay", Value: "0"},
-	}
-}
+// answer ARP by proxy, and accept only the pod's own source address.
+var routedDevconf = []devconf{{1, "forwarding", 1}, {3, "proxy_arp", 1}, {8, "rp_filter", 1}}
+
+// proxyDelay is calico's neigh/DEV/proxy_delay: answer at once, instead of after
+// a random delay of up to 0.8 s, which is the kernel's default.
+const proxyDelay = 0
