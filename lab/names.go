@@ -50,6 +50,9 @@ type files struct{ dir string }
 
 func filesOf(lab string) files { return files{filepath.Join(StateDir(), lab)} }
 
+// SocketPath is where a lab's daemon listens.
+func SocketPath(lab string) string { return filesOf(lab).socket() }
+
 func (f files) journal() string  { return filepath.Join(f.dir, "journal") }
 func (f files) state() string    { return filepath.Join(f.dir, "state.json") }
 func (f files) lock() string     { return filepath.Join(f.dir, "lock") }

@@ -68,6 +68,17 @@ func ReadState(lab string) (*State, error) {
 	return &s, nil
 }
 
+// objects are all objects of the lab; applied ones win over the file's.
+func (s *State) objects() *topology.Objects {
+	all := &topology.Objects{}
+	for _, o := range []*topology.Objects{s.FromFile, s.Applied} {
+		if o != nil {
+			all.Merge(o)
+		}
+	}
+	return all
+}
+
 // write replaces the state on disk as a whole (write, sync, rename).
 func (s *State) write() error {
 	b, err := json.Marshal(s)

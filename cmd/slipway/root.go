@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"slipway/datapath/bpf"
+	"slipway/lab"
+	"slipway/topology"
+)
+
+// The exit codes of DESIGN.md §3.
+const (
+	exitOK          = 0
+	exitNo          = 1   // the answer is no
+	exitUsage       = 2   // bad usage or input
+	exitMissing     = 3   // a kernel feature, package or privilege is missing
+	exitDisagree    = 4   // prediction and observation disagree
+	exitPartial     = 5   // partly done, running it again repairs
+	exitInterrupted = 130 // interrupted, cleaned up
+)
+
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// app is what every command has: the streams and the global flags.
+type app struct {
+	streams
+	lab       string
+	output    string
+	logFormat string
+	verbose   bool
+}
+
+// coded carries the exit code that an error stands for.
+type coded struct {
+	code int
+	err  error
+}
+
+func (c *coded) Error() string { return c.err.Error() }
+func (c *coded) Unwrap() error { return c.err }
+
+func usageError(format string, args ...any) error {
+	return &coded{exitUsage, fmt.Errorf(format, args...)}
+}
+
+// run executes one command line and returns the exit code.
+func run(ctx context.Context, args []string, s streams) int {
+	a := &app{streams: s}
+	root := a.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	code := exitCode(ctx, err)
+	var silent *silentError
+	if !errors.As(err, &silent) {
+		a.complain(err, code)
+	}
+	return code
+}
+
+// silentError ends with a code without saying more: the command has said it.
+type silentError struct{ code int }
+
+func (e *silentError) Error() string { return fmt.Sprintf("exit %d", e.code) }
+
+func exitCode(ctx context.Context, err error) int {
+	var c *coded
+	var silent *silentError
+	var diags topology.Diagnostics
+	var privilege *lab.PrivilegeError
+	var unsupported *bpf.UnsupportedError
+	switch {
+	case errors.As(err, &silent):
+		return silent.code
+	case ctx.Err() != nil:
+		return exitInterrupted
+	case errors.As(err, &c):
+		return c.code
+	case errors.As(err, &diags), errors.Is(err, lab.ErrNoLab):
+		return exitUsage
+	case errors.As(err, &privilege), errors.As(err, &unsupported), errors.Is(err, exec.ErrNotFound):
+		return exitMissing
+	default:
+		return exitNo
+	}
+}
+
+// complain prints the error and what to do about it.
+func (a *app) complain(err error, code int) {
+	if code == exitInterrupted {
+		fmt.Fprintln(a.err, "slipway: interrupted, cleaned up")
+		return
+	}
+	fmt.Fprintf(a.err, "slipway: %v\n", err)
+	if h := hint(err); h != "" {
+		fmt.Fprintf(a.err, "hint: %s\n", h)
+	}
+}
+
+func hint(err error) string {
+	switch {
+	case errors.Is(err, lab.ErrNoLab):
+		return "`slipway list` shows the labs that there are, `slipway up -f FILE` makes one"
+	case errors.Is(err, lab.ErrBusy):
+		return "wait for it to end, or end it; its work can be repeated or taken down at any point"
+	case errors.Is(err, exec.ErrNotFound):
+		return "`slipway doctor` lists the packages that are needed, `make deps` installs them"
+	}
+	return ""
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "slipway",
+		Short: "Build a Kubernetes cluster's network on one box and look at it from below",
+		Long: `Slipway builds every node of a cluster as a network namespace, joins them by an
+underlay that lives in namespaces too, and runs the flannel (UDP, VXLAN, host-gw)
+and calico (BGP, IPIP) datapaths and kube-proxy's rules in them for real. The
+machine's own network is never touched.`,
+		Example: `  slipway demo                          # all five modes, traced and measured
+  slipway up -f examples/flannel-3node.yaml
+  slipway exec client -- curl -s http://nginx-svc:8080/
+  slipway mode calico-bgp
+  slipway down --all`,
+		SilenceUsage: true, SilenceErrors: true, Version: version(),
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return fromEnv(cmd) },
+	}
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.SetIn(a.in)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError("%w (see `%s --help`)", err, cmd.CommandPath())
+	})
+	f := root.PersistentFlags()
+	f.StringVarP(&a.lab, "lab", "L", "", "the lab to work on; may be left out when only one is up")
+	f.StringVarP(&a.output, "output", "o", "table", "how results are printed: table, json, yaml (graph has its own)")
+	f.StringVar(&a.logFormat, "log-format", "text", "how progress and logs are printed to stderr: text, json")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "say more")
+	root.AddCommand(
+		a.demoCmd(), a.upCmd(), a.downCmd(), a.listCmd(), a.inspectCmd(), a.statusCmd(),
+		a.applyCmd(), a.deleteCmd(), a.getCmd(), a.execCmd(), a.shellCmd(), a.captureCmd(), a.modeCmd(), a.benchCmd(),
+		a.graphCmd(), a.doctorCmd(), a.schemaCmd(), a.versionCmd(), a.manCmd(),
+		a.cniCmd(), a.daemonCmd(), a.speakerCmd(), a.podexecCmd(),
+	)
+	for _, c := range root.Commands() {
+		wrapArgs(c)
+	}
+	return root
+}
+
+// wrapArgs makes wrong arguments a usage error.
+func wrapArgs(c *cobra.Command) {
+	check := c.Args
+	if check == nil {
+		return
+	}
+	c.Args = func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError("%w (see `%s --help`)", err, cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// fromEnv sets each flag that was not given from its variable: --log-format
+// from SLIPWAY_LOG_FORMAT.
+func fromEnv(cmd *cobra.Command) error {
+	var first error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		name := "SLIPWAY_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		v, ok := os.LookupEnv(name)
+		if !ok || f.Changed || first != nil {
+			return
+		}
+		if err := cmd.Flags().Set(f.Name, v); err != nil {
+			first = usageError("%s: %w", name, err)
+		}
+	})
+	return first
+}
+
+func (a *app) logger() *slog.Logger {
+	level := slog.LevelInfo
+	if a.verbose {
+		level = slog.LevelDebug
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	if a.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(a.err, opts))
+	}
+	return slog.New(slog.NewTextHandler(a.err, opts))
+}
+
+// release is set by the build (-X main.release=…).
+var release = ""
+
+func version() string {
+	v := release
+	if v == "" {
+		v = "devel"
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" && len(s.Value) >= 12 && !strings.Contains(v, s.Value[:7]) {
+				v += "+" + s.Value[:12]
+			}
+		}
+	}
+	return v
+}
+
+// labName settles which lab a command works on.
+func (a *app) labName() (string, error) {
+	if a.lab != "" {
+		return a.lab, nil
+	}
+	names, err := lab.Names()
+	if err != nil {
+		return "", err
+	}
+	switch len(names) {
+	case 0:
+		return "", &coded{exitUsage, fmt.Errorf("no lab is up: %w", lab.ErrNoLab)}
+	case 1:
+		return names[0], nil
+	default:
+		return "", usageError("several labs are up (%s): say which with -L", strings.Join(names, ", "))
+	}
+}

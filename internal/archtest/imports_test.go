@@ -1,0 +1,121 @@
+package archtest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// layers is the package map from top to bottom: a package may import only
+// packages of layers above its own (and of internal). Packages that share a
+// layer do not know each other.
+var layers = [][]string{
+	{"topology"},
+	{"datapath"},
+	{"datapath/flannel", "datapath/calico", "datapath/kubeproxy"},
+	{"datapath/linux"},
+	{"datapath/udptun", "datapath/ipiptun", "datapath/bgp", "datapath/bpf"},
+	{"datapath/observe"},
+	{"datapath/cni"},
+	{"lab/journal", "lab/procs", "lab/shape", "lab/echo", "lab/clusterdns", "lab/podexec", "lab/graph"},
+	{"lab/daemon"},
+	{"lab"},
+	{"lab/doctor", "lab/bench"},
+	{"cmd/slipway"},
+}
+
+// pure packages compute and never look at a kernel: none of these may be in
+// their imports, directly.
+var (
+	pure      = []string{"topology", "datapath", "datapath/flannel", "datapath/calico", "datapath/kubeproxy"}
+	impureDep = []string{"os/exec", "net", "syscall", "golang.org/x/sys/unix", "github.com/vishvananda/netlink", "slipway/internal/netns", "slipway/internal/nl", "slipway/internal/run"}
+)
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+}
+
+func list(t *testing.T) []listed {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "slipway/...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var pkgs []listed
+	dec := json.NewDecoder(bytes.NewReader(out))
+	for {
+		var p listed
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return pkgs
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
+
+func layerOf(pkg string) (int, bool) {
+	for i, l := range layers {
+		for _, p := range l {
+			if pkg == "slipway/"+p {
+				return i, true
+			}
+		}
+	}
+	return 0, false
+}
+
+func TestImportsPointUpwards(t *testing.T) {
+	seen := 0
+	for _, p := range list(t) {
+		if strings.HasPrefix(p.ImportPath, "slipway/internal/") {
+			for _, dep := range p.Imports {
+				if strings.HasPrefix(dep, "slipway/") && !strings.HasPrefix(dep, "slipway/internal/") {
+					t.Errorf("%s imports %s: internal packages know nothing of the product", p.ImportPath, dep)
+				}
+			}
+			continue
+		}
+		at, ok := layerOf(p.ImportPath)
+		if !ok {
+			t.Errorf("%s stands in no layer: give it its place in this test and in docs/architecture.md", p.ImportPath)
+			continue
+		}
+		seen++
+		for _, dep := range p.Imports {
+			if !strings.HasPrefix(dep, "slipway/") || strings.HasPrefix(dep, "slipway/internal/") {
+				continue
+			}
+			if l, ok := layerOf(dep); ok && l >= at {
+				t.Errorf("%s imports %s, which does not stand above it", p.ImportPath, dep)
+			}
+		}
+	}
+	if seen < 10 {
+		t.Fatalf("only %d packages were looked at: the list must be wrong", seen)
+	}
+}
+
+func TestPurePackagesStayPure(t *testing.T) {
+	for _, p := range list(t) {
+		for _, name := range pure {
+			if p.ImportPath != "slipway/"+name {
+				continue
+			}
+			for _, dep := range p.Imports {
+				for _, bad := range impureDep {
+					if dep == bad {
+						t.Errorf("%s imports %s but must stay pure", p.ImportPath, dep)
+					}
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"slipway/datapath"
+	"slipway/topology"
+)
+
+// ModeResult is what switching the datapath of a running lab did.
+type ModeResult struct {
+	*Result
+	From topology.ModeName `json:"from"`
+	// Window is the gap that clients saw; nil if the lab has no service.
+	Window *Window `json:"window,omitempty"`
+	// Leftovers are what the nodes' kernels still hold of the old mode, or lack
+	// of the new one, when all is said to be done. There should be none.
+	Leftovers datapath.Diff `json:"leftovers"`
+}
+
+// probePatience is how long a prober may wait for service before and after.
+const probePatience = 5 * time.Second
+
+// SwitchMode moves a running lab to another datapath mode while a client keeps
+// connecting to a service, and reads every node back afterwards.
+func SwitchMode(ctx context.Context, name string, mode topology.ModeName, p Progress) (res *ModeResult, err error) {
+	st, err := ReadState(name)
+	if err != nil {
+		return nil, err
+	}
+	if st.Snapshot == nil || !st.Complete {
+		return nil, fmt.Errorf("lab %s is only partly up: run `slipway up` first", name)
+	}
+	res = &ModeResult{From: st.Snapshot.Network.Mode, Leftovers: datapath.Diff{}}
+	probe, err := startProber(ctx, name, st.Snapshot)
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	if probe != nil {
+		wait, cancel := context.WithTimeout(ctx, probePatience)
+		// A lab whose service does not answer may be switched all the same;
+		// the window then says that every attempt was lost.
+		_ = probe.waitSuccess(wait, began)
+		cancel()
+	}
+	res.Result, err = Change(ctx, name, p, func(st *State) error { return setMode(st, mode) })
+	if probe != nil {
+		wait, cancel := context.WithTimeout(ctx, probePatience)
+		_ = probe.waitSuccess(wait, time.Now()) // see above
+		cancel()
+		res.Window = probe.finish()
+	}
+	if err != nil {
+		return res, err
+	}
+	res.Leftovers, err = auditLab(ctx, name)
+	return res, err
+}
+
+func setMode(st *State, mode topology.ModeName) error {
+	c := *st.Cluster
+	c.Spec.Network.Mode = mode
+	c.Spec.Network.MTU = 0 // auto: each mode has its own
+	if err := topology.Validate(&c).Err(); err != nil {
+		return fmt.Errorf("mode %s: %w", mode, err)
+	}
+	st.Cluster = &c
+	return nil
+}
+
+// auditLab compares every node's kernel with the lab's plan.
+func auditLab(ctx context.Context, name string) (diff datapath.Diff, err error) {
+	st, err := ReadState(name)
+	if err != nil {
+		return nil, err
+	}
+	b, _, err := openBox(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	p, err := makePlan(st.Snapshot)
+	if err != nil {
+		return nil, err
+	}
+	return b.audit(ctx, p.all())
+}

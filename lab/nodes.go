@@ -1,0 +1,119 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"slipway/datapath"
+	"slipway/datapath/bpf"
+	"slipway/datapath/linux"
+	"slipway/topology"
+)
+
+// applyNodes makes every node's and router's kernel equal to its configuration.
+func (b *box) applyNodes(ctx context.Context, configs []datapath.NodeConfig) (datapath.Diff, error) {
+	diffs := make([]datapath.Diff, len(configs))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(workers)
+	for i, cfg := range configs {
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			var err error
+			diffs[i], err = b.applyNode(ctx, cfg)
+			return err
+		})
+	}
+	err := g.Wait()
+	var diff datapath.Diff
+	for _, d := range diffs {
+		diff = append(diff, d...)
+	}
+	return diff, err
+}
+
+func (b *box) applyNode(ctx context.Context, cfg datapath.NodeConfig) (diff datapath.Diff, err error) {
+	h, err := b.openHost(cfg.Node)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, h.Close()) }()
+	diff, err = h.Apply(ctx, cfg)
+	if err != nil {
+		return diff, err
+	}
+	did, err := b.applyIPIP(cfg)
+	return append(diff, did...), err
+}
+
+func (b *box) openHost(node string) (*linux.Host, error) {
+	p, err := b.machinePlace(NSOfMachine(b.lab, node))
+	if err != nil {
+		return nil, err
+	}
+	return linux.Open(p.ns, linux.Options{Node: node, LockFile: filesOf(b.lab).xtables() + "-" + node})
+}
+
+// applyIPIP attaches the eBPF programs where they are what encapsulates, and
+// takes them off where they are not.
+func (b *box) applyIPIP(cfg datapath.NodeConfig) (datapath.Diff, error) {
+	p, err := b.machinePlace(NSOfMachine(b.lab, cfg.Node))
+	if err != nil {
+		return nil, err
+	}
+	if cfg.IPIP == nil || cfg.IPIP.Implementation != topology.IPIPeBPF {
+		// Only the decapsulator on the underlay device outlives tunl0.
+		old := datapath.IPIPTunnel{Device: "tunl0", Underlay: "eth0"}
+		on, err := bpf.IPIPAttached(p.ns, old)
+		if err != nil || !on {
+			return nil, err
+		}
+		return ipipChange(cfg.Node, datapath.Remove), bpf.DetachIPIP(p.ns, old)
+	}
+	on, err := bpf.IPIPAttached(p.ns, *cfg.IPIP)
+	if err != nil {
+		return nil, fmt.Errorf("node %s: ipip: %w", cfg.Node, err)
+	}
+	if on {
+		return nil, nil
+	}
+	if err := bpf.AttachIPIP(p.ns, *cfg.IPIP); err != nil {
+		return nil, fmt.Errorf("node %s: ipip: %w", cfg.Node, err)
+	}
+	return ipipChange(cfg.Node, datapath.Add), nil
+}
+
+func ipipChange(node string, a datapath.ChangeAction) datapath.Diff {
+	return datapath.Diff{{Node: node, Action: a, Object: "tunnel", Command: "tc filter: eBPF IPIP encapsulation on tunl0, decapsulation on eth0"}}
+}
+
+// audit reads every node back and returns what still separates it from its
+// configuration: nothing, if the lab is what it should be.
+func (b *box) audit(ctx context.Context, configs []datapath.NodeConfig) (datapath.Diff, error) {
+	var diff datapath.Diff
+	for _, cfg := range configs {
+		d, err := b.auditNode(ctx, cfg)
+		if err != nil {
+			return diff, err
+		}
+		diff = append(diff, d...)
+	}
+	return diff, nil
+}
+
+func (b *box) auditNode(ctx context.Context, cfg datapath.NodeConfig) (d datapath.Diff, err error) {
+	h, err := b.openHost(cfg.Node)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, h.Close()) }()
+	st, err := h.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return linux.Compare(cfg, st), nil
+}

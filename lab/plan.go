@@ -1,0 +1,100 @@
+package lab
+
+import (
+	"fmt"
+
+	"slipway/datapath"
+	"slipway/datapath/kubeproxy"
+	"slipway/lab/daemon"
+	"slipway/topology"
+)
+
+// plan is everything that a snapshot asks of the machine. Pure data.
+type plan struct {
+	snapshot *topology.Snapshot
+	mode     datapath.Mode
+	nodes    []datapath.NodeConfig // nodes of the datapath, in file order
+	routers  []datapath.NodeConfig
+	byNode   map[string]int // index into nodes
+}
+
+// makePlan plans every node and router of a snapshot whose implementations are
+// already resolved.
+func makePlan(s *topology.Snapshot) (*plan, error) {
+	mode, err := modeOf(s.Network.Mode)
+	if err != nil {
+		return nil, err
+	}
+	if err := mode.Check(*s); err != nil {
+		return nil, fmt.Errorf("mode %s: %w", mode.Name(), err)
+	}
+	p := &plan{snapshot: s, mode: mode, byNode: map[string]int{}}
+	opts := kubeproxy.DefaultOptions(*s)
+	for _, n := range s.Nodes {
+		if !n.InDatapath() {
+			continue
+		}
+		cfg, err := mode.Plan(*s, n.Name)
+		if err != nil {
+			return nil, fmt.Errorf("plan node %s: %w", n.Name, err)
+		}
+		rules, err := kubeproxy.Plan(*s, n.Name, opts)
+		if err != nil {
+			return nil, fmt.Errorf("plan services of node %s: %w", n.Name, err)
+		}
+		cfg.RuleSets = append(cfg.RuleSets, rules)
+		cfg.Sysctls = append(cfg.Sysctls, kubeproxy.Sysctls(opts)...)
+		for i := range cfg.PodPorts {
+			cfg.PodPorts[i].NetNS = NSOfPod(s.Lab, cfg.PodPorts[i].Pod)
+		}
+		p.byNode[n.Name] = len(p.nodes)
+		p.nodes = append(p.nodes, cfg)
+	}
+	for _, r := range s.Routers {
+		cfg, err := mode.PlanRouter(*s, r.Name)
+		if err != nil {
+			return nil, fmt.Errorf("plan router %s: %w", r.Name, err)
+		}
+		p.routers = append(p.routers, cfg)
+	}
+	return p, nil
+}
+
+// all lists the configurations of nodes and routers.
+func (p *plan) all() []datapath.NodeConfig {
+	return append(append([]datapath.NodeConfig(nil), p.nodes...), p.routers...)
+}
+
+// ports maps each pod to its port.
+func (p *plan) ports() map[string]podPort {
+	out := map[string]podPort{}
+	for _, n := range p.nodes {
+		for _, port := range n.PodPorts {
+			out[port.Pod] = podPort{PodPort: port, node: n.Node}
+		}
+	}
+	return out
+}
+
+// podPort is a pod's port with the node it is on.
+type podPort struct {
+	datapath.PodPort
+	node string
+}
+
+// desired is what the daemon has to run for the plan.
+func (p *plan) desired(u *underlay, inodes map[string]uint64) daemon.Desired {
+	d := daemon.Desired{Lab: p.snapshot.Lab, Snapshot: *p.snapshot, Relays: u.relays(p.snapshot.Lab)}
+	for _, c := range p.all() {
+		n := daemon.Node{Name: c.Node, NetNS: NSOfMachine(p.snapshot.Lab, c.Node), UDPTunnel: c.UDPTunnel, Speaker: c.BGP}
+		if c.IPIP != nil && c.IPIP.Implementation == topology.IPIPUserspace {
+			n.IPIP = c.IPIP
+		}
+		d.Nodes = append(d.Nodes, n)
+	}
+	for _, pod := range p.snapshot.Pods {
+		ns := NSOfPod(p.snapshot.Lab, pod.Key())
+		d.Pods = append(d.Pods, daemon.Pod{Pod: pod, NetNS: ns, Inode: inodes[ns]})
+	}
+	return d
+}

@@ -1,0 +1,176 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"slipway/internal/netns"
+	"slipway/topology"
+)
+
+// Window is the gap that a change tore into a service: real TCP connections
+// were opened to it one after the other while the change went on.
+type Window struct {
+	From     string        `json:"from"`
+	To       string        `json:"to"`
+	Attempts int           `json:"attempts"`
+	Lost     int           `json:"lost"`
+	Every    time.Duration `json:"everyNs"`
+	// Gap is the longest time between the starts of two successful attempts
+	// with a lost one between them; zero if none was lost.
+	Gap time.Duration `json:"gapNs"`
+}
+
+const (
+	probeEvery   = 5 * time.Millisecond
+	probeTimeout = 300 * time.Millisecond
+	probeMax     = 20000 // bounds a prober whose change never ends, at 100 s
+)
+
+// prober opens a connection every few milliseconds from inside a namespace.
+type prober struct {
+	ns     *netns.NS
+	window Window
+	to     netip.AddrPort
+
+	mu      sync.Mutex
+	results []attempt
+	wg      sync.WaitGroup
+	stop    context.CancelFunc
+	ended   chan struct{}
+}
+
+type attempt struct {
+	at time.Time
+	ok bool
+}
+
+// startProber picks a client and a service of the snapshot and begins. It
+// returns nil when the lab has nothing to connect to.
+func startProber(ctx context.Context, lab string, s *topology.Snapshot) (*prober, error) {
+	service, to, ok := probeTarget(s)
+	if !ok {
+		return nil, nil
+	}
+	name, label := probeClient(lab, s)
+	ns, err := netns.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	p := &prober{ns: ns, to: to, stop: cancel, ended: make(chan struct{})}
+	p.window = Window{From: label, To: fmt.Sprintf("%s (%s)", service, to), Every: probeEvery}
+	go p.run(ctx)
+	return p, nil
+}
+
+// probeTarget prefers a user's service over the cluster DNS.
+func probeTarget(s *topology.Snapshot) (string, netip.AddrPort, bool) {
+	services := slices.Clone(s.Services)
+	slices.SortStableFunc(services, func(a, b topology.Service) int {
+		return boolInt(a.Namespace == "kube-system") - boolInt(b.Namespace == "kube-system")
+	})
+	for _, v := range services {
+		for _, p := range v.Ports {
+			if v.ClusterIP.IsValid() && p.Protocol == topology.TCPProtocol && len(p.Endpoints) > 0 {
+				return v.Key(), netip.AddrPortFrom(v.ClusterIP, uint16(p.Port)), true
+			}
+		}
+	}
+	return "", netip.AddrPort{}, false
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// probeClient prefers a pod that serves nothing, then any user's pod, then the
+// first node.
+func probeClient(lab string, s *topology.Snapshot) (ns, label string) {
+	for _, withPorts := range []bool{false, true} {
+		for _, p := range s.Pods {
+			if p.Kind == topology.PodEcho && (len(p.Ports) > 0) == withPorts {
+				return NSOfPod(lab, p.Key()), p.Key()
+			}
+		}
+	}
+	return NSOfMachine(lab, s.Nodes[0].Name), s.Nodes[0].Name
+}
+
+func (p *prober) run(ctx context.Context) {
+	defer close(p.ended)
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for range probeMax {
+		p.wg.Add(1)
+		go p.once()
+		select {
+		case <-ctx.Done():
+			p.wg.Wait()
+			return
+		case <-tick.C:
+		}
+	}
+	p.wg.Wait()
+}
+
+func (p *prober) once() {
+	defer p.wg.Done()
+	at := time.Now()
+	err := p.ns.Do(func() error {
+		c, err := net.DialTimeout("tcp4", p.to.String(), probeTimeout)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.results = append(p.results, attempt{at: at, ok: err == nil})
+}
+
+// waitSuccess waits until an attempt that began after t succeeded.
+func (p *prober) waitSuccess(ctx context.Context, t time.Time) error {
+	return waitFor(ctx, probeEvery, func() (bool, error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return slices.ContainsFunc(p.results, func(a attempt) bool { return a.ok && a.at.After(t) }), nil
+	})
+}
+
+// finish stops and sums up.
+func (p *prober) finish() *Window {
+	p.stop()
+	<-p.ended
+	_ = p.ns.Close()
+	w := p.window
+	w.Attempts, w.Lost, w.Gap = gapOf(p.results)
+	return &w
+}
+
+// gapOf finds the longest gap between successes that has a failure in it.
+func gapOf(results []attempt) (attempts, lost int, gap time.Duration) {
+	slices.SortFunc(results, func(a, b attempt) int { return a.at.Compare(b.at) })
+	var lastOK time.Time
+	failed := false
+	for _, a := range results {
+		if !a.ok {
+			lost++
+			failed = true
+			continue
+		}
+		if failed && !lastOK.IsZero() {
+			gap = max(gap, a.at.Sub(lastOK))
+		}
+		lastOK, failed = a.at, false
+	}
+	return len(results), lost, gap
+}
