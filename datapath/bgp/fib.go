@@ -47,8 +47,7 @@ func (f *fib) accepts(p netip.Prefix) bool {
 
 // synced is the result of one pass of fib.sync.
 type synced struct {
-	changes    []Route
-	installed  int
+	routes     map[netip.Prefix]Route // learnt, and in the kernel now
 	unresolved int
 	err        error // why routes are unresolved or could not be changed
 }
@@ -56,7 +55,7 @@ type synced struct {
 // sync reads the kernel's routes once, and adds, changes and removes what
 // differs from the learnt ones. What fails now is tried again by the next pass.
 func (f *fib) sync() synced {
-	var out synced
+	out := synced{routes: map[netip.Prefix]Route{}}
 	have, err := f.installed()
 	if err != nil {
 		out.err = err
@@ -70,35 +69,23 @@ func (f *fib) sync() synced {
 		nh := f.learned[p]
 		old, exists := have[p]
 		want, err := pass.target(nh)
-		if err != nil {
+		if err == nil {
+			delete(have, p)
+			if !exists || targetOf(old) != want {
+				err = f.install(p, want, exists)
+			}
+		}
+		if err != nil { // an old route through another next hop goes below
 			out.unresolved++
 			out.err = errors.Join(out.err, fmt.Errorf("route %s: %w", p, err))
-			continue // an old route, if any, goes below
-		}
-		delete(have, p)
-		if exists && targetOf(old) == want {
-			out.installed++
 			continue
 		}
-		if err := f.install(p, want, exists); err != nil {
-			out.unresolved++
-			out.err = errors.Join(out.err, err)
-			continue
-		}
-		out.installed++
-		out.changes = append(out.changes, Route{Prefix: p, NextHop: nh, Via: want.via, Dev: pass.name(want.index), Onlink: want.onlink})
+		out.routes[p] = Route{Prefix: p, NextHop: nh, Via: want.via, Dev: pass.name(want.index), Onlink: want.onlink}
 	}
-	for _, p := range sortedPrefixes(have) {
-		_, learned := f.learned[p]
-		if f.keepStale && !learned {
-			continue
+	for p, r := range have {
+		if _, learned := f.learned[p]; learned || !f.keepStale {
+			out.err = errors.Join(out.err, f.remove(r))
 		}
-		if err := f.remove(have[p]); err != nil {
-			out.err = errors.Join(out.err, err)
-			continue
-		}
-		t := targetOf(have[p])
-		out.changes = append(out.changes, Route{Prefix: p, NextHop: f.learned[p], Via: t.via, Dev: pass.name(t.index), Onlink: t.onlink, Removed: true})
 	}
 	return out
 }
@@ -151,7 +138,7 @@ func (f *fib) install(p netip.Prefix, t target, replace bool) error {
 		set = f.h.RouteReplace
 	}
 	if err := set(r); err != nil {
-		return fmt.Errorf("add route %s via %s: %w", p, t.via, err)
+		return fmt.Errorf("add via %s: %w", t.via, err)
 	}
 	return nil
 }

@@ -137,14 +137,14 @@ func peer(i int, passive bool) datapath.Peer {
 // start runs the speaker and configures it.
 func (n *node) start() {
 	n.t.Helper()
-	p, err := startIn(n.t, n.ns)
+	p, err := startIn(context.Background(), n.t, n.ns)
 	must(n.t, err)
 	n.p = p
 	must(n.t, p.Configure(n.cfg))
 }
 
-func startIn(t testing.TB, ns *netns.NS) (*bgp.Process, error) {
-	p, err := bgp.Start(context.Background(), ns, []string{"/proc/self/exe"}, append(os.Environ(), roleEnv+"=speaker"), logTo(t))
+func startIn(ctx context.Context, t testing.TB, ns *netns.NS) (*bgp.Process, error) {
+	p, err := bgp.Start(ctx, ns, []string{"/proc/self/exe"}, append(os.Environ(), roleEnv+"=speaker"), logTo(t))
 	if err == nil {
 		t.Cleanup(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), deadline)
@@ -227,8 +227,12 @@ func kernelRoutes(t testing.TB, h *nl.Handle) []string {
 	out := []string{}
 	for _, r := range list {
 		var b strings.Builder
-		if r.Type == unix.RTN_BLACKHOLE {
+		switch r.Type {
+		case unix.RTN_UNICAST:
+		case unix.RTN_BLACKHOLE:
 			b.WriteString("blackhole ")
+		default:
+			fmt.Fprintf(&b, "type %d ", r.Type)
 		}
 		b.WriteString(r.Dst.String())
 		if r.Gw != nil {

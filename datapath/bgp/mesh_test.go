@@ -3,6 +3,7 @@ package bgp_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -89,8 +90,8 @@ func TestLiveChanges(t *testing.T) {
 
 	other := a.cfg
 	other.ASN++
-	if err := a.p.Configure(other); err == nil {
-		t.Error("a running speaker took another AS number")
+	if err := a.p.Configure(other); !errors.Is(err, bgp.ErrIdentity) {
+		t.Errorf("another AS number for a running speaker: %v, want ErrIdentity", err)
 	}
 }
 
@@ -129,6 +130,13 @@ func TestCrashAndRestart(t *testing.T) {
 	if diff := cmp.Diff(want, c.routes()); diff != "" {
 		t.Errorf("node3's routes after the restart (-want +got):\n%s", diff)
 	}
+	told := []string{}
+	for _, r := range c.p.Status().Routes {
+		told = append(told, fmt.Sprintf("%s via %s dev %s", r.Prefix, r.Via, r.Dev))
+	}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("node3's status after the restart (-want +got):\n%s", diff)
+	}
 }
 
 // The daemon is a process of its own here, so that it can be killed: its
@@ -159,6 +167,45 @@ func TestSpeakerEndsWithDaemon(t *testing.T) {
 	}
 	if diff := cmp.Diff(direct(2, 2), nodes[1].routes()); diff != "" {
 		t.Errorf("routes of its peer (-want +got):\n%s", diff)
+	}
+}
+
+func TestSpeakerLetGoKeepsRoutes(t *testing.T) {
+	t.Parallel()
+	testnet.Need(t, testnet.Root)
+	nodes := mesh(t, 2)
+	nodes[1].start()
+	ctx, letGo := context.WithCancel(context.Background())
+	p, err := startIn(ctx, t, nodes[0].ns)
+	must(t, err)
+	nodes[0].p = p
+	must(t, p.Configure(nodes[0].cfg))
+	nodes[0].wait("mesh", synced(1, 1))
+	letGo()
+	<-p.Done()
+	if diff := cmp.Diff(direct(1, 2), nodes[0].routes()); diff != "" {
+		t.Errorf("routes without a speaker (-want +got):\n%s", diff)
+	}
+}
+
+func TestBadConfiguration(t *testing.T) {
+	t.Parallel()
+	testnet.Need(t, testnet.Root)
+	a := mesh(t, 1)[0]
+	good := a.cfg
+	a.cfg.Listen = netip.MustParseAddr("203.0.113.9")
+	p, err := startIn(context.Background(), t, a.ns)
+	must(t, err)
+	err = p.Configure(a.cfg)
+	if err == nil || !strings.Contains(err.Error(), "203.0.113.9:179: bind: cannot assign requested address") {
+		t.Errorf("listening on an address that is not there: %v", err)
+	}
+	must(t, p.Configure(good)) // the speaker survives it
+
+	silent, err := bgp.Start(context.Background(), a.ns, []string{"/proc/self/exe", "-test.run=^$"}, os.Environ(), logTo(t))
+	must(t, err)
+	if err := silent.Configure(good); !errors.Is(err, bgp.ErrEnded) {
+		t.Errorf("a program that is no speaker: %v, want ErrEnded", err)
 	}
 }
 

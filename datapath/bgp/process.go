@@ -28,6 +28,9 @@ var ErrEnded = errors.New("BGP speaker ended")
 // it is killed.
 const letGo = 2 * time.Second
 
+// answer is how long a speaker may take to answer a configuration.
+const answer = 10 * time.Second
+
 // Status is what a speaker has told so far.
 type Status struct {
 	Peers  []PeerStatus // by address
@@ -115,7 +118,7 @@ func (p *Process) Err() error {
 
 // Configure hands the speaker its wanted state and waits until it has taken it
 // on. Sessions and routes follow in their own time, see Wait. ErrIdentity wants
-// a new speaker.
+// a new speaker. One that does not answer is killed.
 func (p *Process) Configure(cfg datapath.Speaker) error {
 	p.configuring.Lock()
 	defer p.configuring.Unlock()
@@ -134,6 +137,9 @@ func (p *Process) Configure(cfg datapath.Speaker) error {
 		}
 	case <-p.done:
 		return fmt.Errorf("configure BGP speaker in %s: %w", p.ns, p.Err())
+	case <-time.After(answer):
+		_ = p.cmd.Process.Kill()
+		return fmt.Errorf("configure BGP speaker in %s: no answer after %s: killed", p.ns, answer)
 	}
 }
 
@@ -144,9 +150,9 @@ func (p *Process) send(c command) error {
 	}
 	if _, err := p.stdin.Write(append(line, '\n')); err != nil {
 		select {
-		case <-p.done:
+		case <-p.done: // it says more than a broken pipe
 			return p.Err()
-		default:
+		case <-time.After(letGo):
 			return err
 		}
 	}
@@ -195,10 +201,12 @@ func (p *Process) Wait(ctx context.Context, want func(Status) bool) error {
 // Stop makes the speaker withdraw: it closes its sessions, removes the routes
 // it learnt and ends. If ctx ends first it is killed, which leaves the routes.
 func (p *Process) Stop(ctx context.Context) error {
-	if err := p.send(command{Shutdown: true}); err != nil && !errors.Is(err, ErrEnded) {
-		p.log.Warn("BGP speaker does not listen", "error", err)
-	}
-	_ = p.stdin.Close()
+	go func() { // a speaker that does not read must not hold us up
+		if err := p.send(command{Shutdown: true}); err != nil && !errors.Is(err, ErrEnded) {
+			p.log.Warn("BGP speaker does not listen", "error", err)
+		}
+		_ = p.stdin.Close()
+	}()
 	select {
 	case <-p.done:
 		if err := p.Err(); !errors.Is(err, errExit0) {

@@ -196,9 +196,6 @@ func seconds(d time.Duration) uint64 { return uint64(d / time.Second) }
 // stop closes every session with a NOTIFICATION (Cease, Peer De-configured:
 // RFC 4486 §4), which makes the peers drop what they learnt here at once.
 func (s *sessions) stop(ctx context.Context) error {
-	if !s.started {
-		return nil
-	}
 	if err := s.srv.StopBgp(ctx, &api.StopBgpRequest{}); err != nil {
 		return fmt.Errorf("stop BGP on %s: %w", s.cfg.Listen, err)
 	}

@@ -36,6 +36,8 @@ const (
 	// retry is when routes that could not be installed are tried again:
 	// calico's "scan time 2" of bird's kernel protocol.
 	retry = 2 * time.Second
+	// goodbye is how long closing the sessions may take.
+	goodbye = 2 * time.Second
 	// maxLineBytes bounds one configuration line: some 100 bytes a peer.
 	maxLineBytes = 8 << 20
 )
@@ -97,6 +99,7 @@ type speaker struct {
 	pass     *time.Timer // when to make a pass over the routes
 	passAt   time.Time   // zero: not planned
 	sweep    *time.Timer
+	routes   map[netip.Prefix]Route // as last told
 	last     Sync
 	lastErr  string
 }
@@ -233,13 +236,12 @@ func (s *speaker) sync() {
 	if now.Settled && s.fib.keepStale {
 		s.fib.keepStale = false
 		s.sweep.Stop()
+		debug.FreeOSMemory() // what starting took
 	}
 	res := s.fib.sync()
-	for _, r := range res.changes {
-		s.emit(Event{Kind: EventRoute, Route: &r})
-	}
-	now.Routes, now.Unresolved = res.installed, res.unresolved
-	if now != s.last || len(res.changes) > 0 {
+	s.reportRoutes(res.routes)
+	now.Routes, now.Unresolved = len(res.routes), res.unresolved
+	if now != s.last {
 		s.emit(Event{Kind: EventSync, Sync: &now})
 		s.last = now
 	}
@@ -252,6 +254,23 @@ func (s *speaker) sync() {
 		s.emit(Event{Kind: EventError, Error: said})
 	}
 	s.lastErr = said
+}
+
+// reportRoutes tells how the routes differ from those last told.
+func (s *speaker) reportRoutes(now map[netip.Prefix]Route) {
+	for _, p := range sortedPrefixes(now) {
+		if r := now[p]; s.routes[p] != r {
+			s.emit(Event{Kind: EventRoute, Route: &r})
+		}
+	}
+	for _, p := range sortedPrefixes(s.routes) {
+		if _, still := now[p]; !still {
+			r := s.routes[p]
+			r.Removed = true
+			s.emit(Event{Kind: EventRoute, Route: &r})
+		}
+	}
+	s.routes = now
 }
 
 func (s *speaker) count() Sync {
@@ -267,9 +286,16 @@ func (s *speaker) count() Sync {
 
 // shutdown says goodbye to every peer and takes the learnt routes away.
 func (s *speaker) shutdown(ctx context.Context) error {
-	err := s.sessions.stop(ctx)
 	if !s.sessions.started {
-		return err // never told which routes are its own
+		return nil // never told which routes are its own
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.sessions.stop(ctx) }()
+	var err error
+	select {
+	case err = <-stopped:
+	case <-time.After(goodbye):
+		err = fmt.Errorf("stop BGP: not done after %s", goodbye)
 	}
 	return errors.Join(err, s.fib.clear())
 }
