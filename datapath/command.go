@@ -110,7 +110,7 @@ func (c NodeConfig) Commands() []string {
 		out = append(out, "ip neighbor replace "+n.String())
 	}
 	for _, f := range c.FDB {
-		out = append(out, "bridge fdb append "+f.String())
+		out = append(out, "bridge fdb replace "+f.String())
 	}
 	for _, r := range c.Routes {
 		out = append(out, "ip route replace "+r.String())

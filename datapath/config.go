@@ -37,6 +37,10 @@ type NodeConfig struct {
 	// PodRange is the cluster's pod CIDR: routes inside it belong to the mode,
 	// so that the applier removes those that are not wanted.
 	PodRange netip.Prefix
+	// ForeignChains are prefixes of iptables chains that another program on the
+	// node owns, such as "KUBE-" where a real kube-proxy runs: the applier
+	// leaves chains alone that begin so and are in none of the RuleSets.
+	ForeignChains []string
 }
 
 // Sysctl is one value below /proc/sys/net of the node's namespace.
