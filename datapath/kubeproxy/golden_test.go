@@ -48,7 +48,7 @@ func goldens(t *testing.T) map[string]golden {
 }
 
 // text reads a golden file; ok is false where the case has none of that kind.
-func text(t *testing.T, name string) (s string, ok bool) {
+func text(t testing.TB, name string) (s string, ok bool) {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("testdata", name))
 	if errors.Is(err, os.ErrNotExist) {

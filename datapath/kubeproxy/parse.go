@@ -138,135 +138,145 @@ func parseCounters(s string) (Counters, error) {
 
 // parseRule takes one "-A CHAIN …" apart.
 func parseRule(raw string) (chain string, r Rule, err error) {
-	words, err := tokens(raw)
-	if err != nil {
+	return new(ruleParser).parse(raw)
+}
+
+// ruleParser takes rules apart. What parse returns shares the parser's memory
+// and is good until the next call.
+type ruleParser struct {
+	text   []string // words
+	quoted []bool   // the word had quotes, so it is neither an option nor "!"
+	next   int
+
+	header, options []Option // options: of the matches and the target, in order
+	matches         []Match
+	target          Target
+	start           int // in options, of the extension being read
+}
+
+func (p *ruleParser) parse(raw string) (chain string, r Rule, err error) {
+	*p = ruleParser{text: p.text[:0], quoted: p.quoted[:0], header: p.header[:0], options: p.options[:0], matches: p.matches[:0]}
+	if err := p.split(raw); err != nil {
 		return "", Rule{}, err
 	}
-	if len(words) < 2 || !words[0].is("-A") {
+	if len(p.text) < 2 || !p.is(0, "-A") {
 		return "", Rule{}, fmt.Errorf("neither a rule nor anything else: %q", raw)
 	}
-	r.Raw = raw
-	p := ruleParser{words: words[2:], rule: &r}
-	if err := p.run(); err != nil {
-		return "", Rule{}, fmt.Errorf("%w in %q", err, raw)
-	}
-	for i := range r.Matches {
-		r.Matches[i].Known = knownOptions(matchForms, r.Matches[i].Name, r.Matches[i].Options)
-	}
-	r.Target.Known = r.Target.Name == "" || knownOptions(targetForms, r.Target.Name, r.Target.Options)
-	return words[1].text, r, nil
-}
-
-type ruleParser struct {
-	words    []word
-	rule     *Rule
-	inTarget bool
-}
-
-func (p *ruleParser) run() error {
-	for len(p.words) > 0 {
-		not := p.words[0].is("!")
-		if not {
-			p.words = p.words[1:]
-		}
-		if len(p.words) == 0 || !p.words[0].option() {
-			return errors.New("a word where an option must be")
-		}
-		o := Option{Name: p.words[0].text, Not: not}
-		n := 1
-		for n < len(p.words) && !p.words[n].option() && !p.words[n].is("!") {
-			o.Values = append(o.Values, p.words[n].text)
-			n++
-		}
-		p.words = p.words[n:]
-		if err := p.option(o); err != nil {
-			return err
+	p.next = 2
+	for p.next < len(p.text) {
+		if err := p.option(); err != nil {
+			return "", Rule{}, fmt.Errorf("%w in %q", err, raw)
 		}
 	}
-	return nil
+	p.close()
+	for i := range p.matches {
+		p.matches[i].Known = knownOptions(matchForms, p.matches[i].Name, p.matches[i].Options)
+	}
+	p.target.Known = p.target.Name == "" || knownOptions(targetForms, p.target.Name, p.target.Options)
+	return p.text[1], Rule{Raw: raw, Header: p.header, Matches: p.matches, Target: p.target}, nil
 }
 
-// option puts an option where it belongs. Header options may stand between a
-// match and its options: kube-proxy writes "-m tcp -p tcp --dport 80".
-func (p *ruleParser) option(o Option) error {
+func (p *ruleParser) is(i int, s string) bool { return !p.quoted[i] && p.text[i] == s }
+
+func (p *ruleParser) isOption(i int) bool {
+	return !p.quoted[i] && len(p.text[i]) > 1 && p.text[i][0] == '-'
+}
+
+// option reads one option with its values and puts it where it belongs. Header
+// options may stand between a match and its options: kube-proxy writes
+// "-m tcp -p tcp --dport 80".
+func (p *ruleParser) option() error {
+	not := p.is(p.next, "!")
+	if not {
+		p.next++
+	}
+	if p.next == len(p.text) || !p.isOption(p.next) {
+		return errors.New("a word where an option must be")
+	}
+	at := p.next
+	for p.next++; p.next < len(p.text) && !p.isOption(p.next) && !p.is(p.next, "!"); p.next++ {
+	}
+	o := Option{Name: p.text[at], Not: not}
+	if p.next > at+1 {
+		o.Values = p.text[at+1 : p.next : p.next]
+	}
 	switch o.Name {
 	case "-m", "-j", "-g":
-		if len(o.Values) != 1 || o.Not {
-			return fmt.Errorf("%s without one name", o.Name)
-		}
-		if o.Name == "-m" {
-			p.rule.Matches = append(p.rule.Matches, Match{Name: o.Value()})
-			p.inTarget = false
-			return nil
-		}
-		if p.rule.Target.Name != "" {
-			return errors.New("a second target")
-		}
-		p.rule.Target = Target{Name: o.Value(), Goto: o.Name == "-g"}
-		p.inTarget = true
+		return p.extension(o)
 	case "-s", "-d", "-i", "-o", "-p":
 		if len(o.Values) != 1 {
 			return fmt.Errorf("%s without one value", o.Name)
 		}
-		p.rule.Header = append(p.rule.Header, o)
+		p.header = append(p.header, o)
 	case "-f":
-		p.rule.Header = append(p.rule.Header, o)
+		p.header = append(p.header, o)
 	default:
-		p.extra(o)
+		if len(p.matches) == 0 && p.target.Name == "" {
+			p.matches = append(p.matches, Match{})
+		}
+		p.options = append(p.options, o)
 	}
 	return nil
 }
 
-func (p *ruleParser) extra(o Option) {
-	if p.inTarget {
-		p.rule.Target.Options = append(p.rule.Target.Options, o)
-		return
+// extension begins a match or the target, which the options after it belong to.
+func (p *ruleParser) extension(o Option) error {
+	if len(o.Values) != 1 || o.Not {
+		return fmt.Errorf("%s without one name", o.Name)
 	}
-	if len(p.rule.Matches) == 0 {
-		p.rule.Matches = append(p.rule.Matches, Match{})
+	if p.target.Name != "" {
+		return errors.New("a second target, or a match after it")
 	}
-	m := &p.rule.Matches[len(p.rule.Matches)-1]
-	m.Options = append(m.Options, o)
+	p.close()
+	if o.Name == "-m" {
+		p.matches = append(p.matches, Match{Name: o.Value()})
+	} else {
+		p.target = Target{Name: o.Value(), Goto: o.Name == "-g"}
+	}
+	return nil
 }
 
-// word is one token of a rule; what was in quotes is never an option.
-type word struct {
-	text   string
-	quoted bool
+// close hands the options read so far to the extension that they belong to.
+func (p *ruleParser) close() {
+	if mine := p.options[p.start:len(p.options):len(p.options)]; len(mine) > 0 {
+		if p.target.Name != "" {
+			p.target.Options = mine
+		} else {
+			p.matches[len(p.matches)-1].Options = mine
+		}
+	}
+	p.start = len(p.options)
 }
 
-func (w word) is(s string) bool { return !w.quoted && w.text == s }
-func (w word) option() bool     { return !w.quoted && len(w.text) > 1 && w.text[0] == '-' }
-
-// tokens splits at blanks; double quotes hold blanks, and inside them a
-// backslash takes the next character as it is (iptables xshared.c,
-// add_param_to_argv; libxtables xtables.c, xtables_save_string).
-func tokens(s string) ([]word, error) {
-	out := make([]word, 0, 24)
+// split cuts at blanks; double quotes hold blanks, and inside them a backslash
+// takes the next character as it is (iptables xshared.c, add_param_to_argv;
+// libxtables xtables.c, xtables_save_string).
+func (p *ruleParser) split(s string) error {
 	for {
 		s = strings.TrimLeft(s, " \t")
 		if s == "" {
-			return out, nil
+			return nil
 		}
 		end := strings.IndexAny(s, " \t\"")
 		if end < 0 {
 			end = len(s)
 		}
 		if end == len(s) || s[end] != '"' {
-			out = append(out, word{text: s[:end]})
+			p.text, p.quoted = append(p.text, s[:end]), append(p.quoted, false)
 			s = s[end:]
 			continue
 		}
-		w, rest, err := quotedWord(s)
+		word, rest, err := quotedWord(s)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		out, s = append(out, w), rest
+		p.text, p.quoted = append(p.text, word), append(p.quoted, true)
+		s = rest
 	}
 }
 
 // quotedWord reads one word that has quotes somewhere in it.
-func quotedWord(s string) (w word, rest string, err error) {
+func quotedWord(s string) (word, rest string, err error) {
 	var b strings.Builder
 	open := false
 	for i := 0; i < len(s); i++ {
@@ -277,13 +287,13 @@ func quotedWord(s string) (w word, rest string, err error) {
 			i++
 			b.WriteByte(s[i])
 		case !open && (c == ' ' || c == '\t'):
-			return word{b.String(), true}, s[i:], nil
+			return b.String(), s[i:], nil
 		default:
 			b.WriteByte(c)
 		}
 	}
 	if open {
-		return word{}, "", fmt.Errorf("quote does not end: %q", s)
+		return "", "", fmt.Errorf("quote does not end: %q", s)
 	}
-	return word{b.String(), true}, "", nil
+	return b.String(), "", nil
 }

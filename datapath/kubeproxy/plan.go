@@ -23,11 +23,12 @@ func Plan(s topology.Snapshot, node string, o Options) (datapath.RuleSet, error)
 		w.filter.chain(chainFirewall) // kube-proxy makes it in any case, empty
 	}
 	set := datapath.RuleSet{Owner: Owner, Tables: []datapath.RuleTable{{Name: "mangle", Chains: []string{chainCanary}}}}
+	var p ruleParser
 	for _, t := range []*table{&w.filter, &w.nat} {
 		out := datapath.RuleTable{Name: t.name, Chains: append(t.chains, chainCanary), Jumps: jumps(t.name)}
 		out.Rules = make([]string, len(t.rules))
 		for i, r := range t.rules {
-			if out.Rules[i], err = SaveForm(r); err != nil {
+			if out.Rules[i], err = saveForm(&p, r); err != nil {
 				return datapath.RuleSet{}, fmt.Errorf("kube-proxy rules of node %s: %w", node, err)
 			}
 		}

@@ -12,7 +12,12 @@ import (
 // first, every default named, marks and probabilities as the kernel keeps them.
 // It is an error if the rule holds anything whose printed form is not known.
 func SaveForm(rule string) (string, error) {
-	chain, r, err := parseRule(rule)
+	return saveForm(new(ruleParser), rule)
+}
+
+// saveForm is SaveForm with a parser that may have been used before.
+func saveForm(p *ruleParser, rule string) (string, error) {
+	chain, r, err := p.parse(rule)
 	if err != nil {
 		return "", fmt.Errorf("save form: %w", err)
 	}
@@ -255,10 +260,12 @@ func spellAccount(s string) (string, error) { return " " + s, nil }
 
 const plainText = "_-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+var escape = strings.NewReplacer(`\`, `\\`, `"`, `\"`, `'`, `\'`)
+
 // quoteText quotes what libxtables' xtables_save_string does.
 func quoteText(s string) (string, error) {
 	if s != "" && strings.Trim(s, plainText) == "" {
 		return s, nil
 	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `'`, `\'`).Replace(s) + `"`, nil
+	return `"` + escape.Replace(s) + `"`, nil
 }
