@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -47,6 +48,10 @@ func newNodeNS(t testing.TB) *netns.NS {
 	node, far := testnet.NewNS(t), testnet.NewNS(t)
 	testnet.Wire(t, node, "eth0", "192.168.233.10/24", far, "eth0", "192.168.233.1/24")
 	h := testnet.Handle(t, node)
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 10} // the same for all, so that dumps compare
+	if err := h.LinkSetHardwareAddr(mustLink(t, h, "eth0"), mac); err != nil {
+		t.Fatal(err)
+	}
 	if err := h.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "cni0", MTU: 1450}}); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +110,7 @@ func attach(t testing.TB, n *Node, pod *netns.NS, p datapath.PodPort, wantChange
 func ping(t testing.TB, from *netns.NS, to netip.Addr) {
 	t.Helper()
 	testnet.Need(t, testnet.Ping)
-	cmd := run.Cmd{NS: from, Name: "ping", Args: []string{"-n", "-c", "2", "-i", "0.2", "-W", "2", to.String()}}
+	cmd := run.Cmd{NS: from, Name: "ping", Args: []string{"-n", "-c", "1", "-W", "3", to.String()}}
 	if out, err := cmd.Output(context.Background()); err != nil {
 		t.Fatalf("ping %s from %s: %v\n%s", to, from.Name(), err, out)
 	}
