@@ -119,10 +119,12 @@ func (ds Diagnostics) only(s Severity) Diagnostics {
 }
 
 // sorted orders by place and drops repetitions, which arise when an alias
-// brings the same mistake in twice.
+// brings the same mistake in at two paths.
 func (ds Diagnostics) sorted() Diagnostics {
 	slices.SortStableFunc(ds, func(a, b Diagnostic) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
 	})
-	return slices.Compact(ds)
+	return slices.CompactFunc(ds, func(a, b Diagnostic) bool {
+		return a.Line == b.Line && a.Col == b.Col && a.Code == b.Code && a.Detail == b.Detail
+	})
 }

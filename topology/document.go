@@ -127,7 +127,7 @@ func (d *document) parseYAML(data []byte) []*ast.DocumentNode {
 				p = position{tk.Position.Line, tk.Position.Column}
 			}
 		}
-		d.report(SeverityError, p, "", "bad-yaml", "broken YAML: %s", msg)
+		d.report(SeverityError, p, "", "bad-yaml", "broken YAML: %s", strings.ReplaceAll(msg, "\t", `\t`))
 		return nil
 	}
 	var docs []*ast.DocumentNode

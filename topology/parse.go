@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -101,7 +102,7 @@ func parse(filename string, data []byte) (*Cluster, *document) {
 func checkManifests(c *Cluster, doc *document, dir string) {
 	for i, m := range c.Spec.Manifests {
 		path := indexPath("spec.manifests", i)
-		if m == "" {
+		if m == "" || contains(c.Spec.Manifests[:i], m) {
 			continue // reported by validate
 		}
 		info, err := os.Stat(ManifestPath(dir, m))
@@ -160,7 +161,11 @@ func (c *Cluster) LoadManifestFiles(dir string) (*Objects, []Warning, error) {
 // Marshal writes the cluster as a cluster file, with its defaults spelled out.
 // It parses to an equal cluster.
 func (c *Cluster) Marshal() ([]byte, error) {
-	data, err := yaml.MarshalWithOptions(c, yaml.IndentSequence(true))
+	// By way of JSON: the YAML library takes netip's types for empty structs.
+	data, err := json.Marshal(c)
+	if err == nil {
+		data, err = yaml.JSONToYAML(data)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("write cluster %s: %w", c.Metadata.Name, err)
 	}
