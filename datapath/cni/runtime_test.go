@@ -266,3 +266,35 @@ func TestBadConfigurations(t *testing.T) {
 		}
 	}
 }
+
+// Exec is used in a Node's place, and must say the same of what changed.
+func TestExecIsIdempotent(t *testing.T) {
+	ctx := context.Background()
+	node, pod := newNodeNS(t), testnet.NewNS(t)
+	r := newRuntime(t)
+	e, err := OpenExec(node, r.Plugin, r.CacheDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := routedPort(0)
+	step := func(what string, want bool, got bool, err error) {
+		t.Helper()
+		if err != nil || got != want {
+			t.Fatalf("%s: changed = %v, %v; want %v", what, got, err, want)
+		}
+	}
+	got, err := e.Attach(ctx, pod, port)
+	step("attach", true, got, err)
+	got, err = e.Attach(ctx, pod, port)
+	step("attach again", false, got, err)
+	if err := e.Check(ctx, pod, port); err != nil {
+		t.Error(err)
+	}
+	port.MTU = 1400
+	got, err = e.Attach(ctx, pod, port)
+	step("attach with another MTU", true, got, err)
+	got, err = e.Detach(ctx, pod, port)
+	step("detach", true, got, err)
+	got, err = e.Detach(ctx, nil, port)
+	step("detach again, pod gone", false, got, err)
+}
