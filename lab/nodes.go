@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"golang.org/x/sync/errgroup"
@@ -36,13 +35,13 @@ func (b *box) applyNodes(ctx context.Context, configs []datapath.NodeConfig) (da
 	return diff, err
 }
 
-func (b *box) applyNode(ctx context.Context, cfg datapath.NodeConfig) (diff datapath.Diff, err error) {
+func (b *box) applyNode(ctx context.Context, cfg datapath.NodeConfig) (datapath.Diff, error) {
 	h, err := b.openHost(cfg.Node)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, h.Close()) }()
-	diff, err = h.Apply(ctx, cfg)
+	defer h.Close()
+	diff, err := h.Apply(ctx, cfg)
 	if err != nil {
 		return diff, err
 	}
@@ -55,7 +54,7 @@ func (b *box) openHost(node string) (*linux.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return linux.Open(p.ns, linux.Options{Node: node, LockFile: filesOf(b.lab).xtables() + "-" + node})
+	return linux.Open(p.ns, linux.Options{LockFile: filesOf(b.lab).xtables() + "-" + node})
 }
 
 // applyIPIP attaches the eBPF programs where they are what encapsulates, and
@@ -105,15 +104,11 @@ func (b *box) audit(ctx context.Context, configs []datapath.NodeConfig) (datapat
 	return diff, nil
 }
 
-func (b *box) auditNode(ctx context.Context, cfg datapath.NodeConfig) (d datapath.Diff, err error) {
+func (b *box) auditNode(ctx context.Context, cfg datapath.NodeConfig) (datapath.Diff, error) {
 	h, err := b.openHost(cfg.Node)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, h.Close()) }()
-	st, err := h.Read(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return linux.Compare(cfg, st), nil
+	defer h.Close()
+	return h.Diff(ctx, cfg)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -24,7 +25,7 @@ type plug interface {
 // openPlug opens the lab's way of plugging pods into a node.
 func (b *box) openPlug(node *netns.NS, path CNIPath, self string) (plug, error) {
 	if path == CNIExec {
-		return cni.OpenExec(node, self, filesOf(b.lab).cniCache())
+		return cni.OpenExec(node, self, filepath.Join(filesOf(b.lab).cniCache(), node.Name()))
 	}
 	return cni.OpenNode(node)
 }

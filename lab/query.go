@@ -8,6 +8,7 @@ import (
 	"slipway/datapath"
 	"slipway/internal/netns"
 	"slipway/lab/daemon"
+	"slipway/lab/procs"
 	"slipway/topology"
 )
 
@@ -168,3 +169,14 @@ func Delete(ctx context.Context, name string, refs []topology.ObjectRef, p Progr
 	})
 	return gone, res, err
 }
+
+// Preview decides everything that `up` would decide of a cluster, without
+// touching the machine.
+func Preview(c *topology.Cluster, objects *topology.Objects) (*topology.Snapshot, error) {
+	s, _, err := topology.Allocate(c, objects, nil)
+	return s, err
+}
+
+// Mark is the environment entry by which `down` knows the processes that were
+// started in the lab.
+func Mark(st *State) string { return procs.MarkEnv + "=" + procMark(st.Lab, st.ID) }

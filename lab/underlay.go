@@ -225,8 +225,10 @@ func (b *box) ensureMachine(u *underlay, m machine, fabric *place, bridges map[s
 		if err != nil {
 			return diff, err
 		}
-		if _, err := shape.ApplyRateLoss(fabric.ns, w.port, w.segment, u.support); err != nil {
-			return diff, fmt.Errorf("shape %s of %s: %w", w.leg.Name, m.name, err)
+		did, err = w.shape(node, fabric, u.support)
+		diff = append(diff, did...)
+		if err != nil {
+			return diff, err
 		}
 	}
 	did, err := ensureRoutes(node.h, m, u.podRange)

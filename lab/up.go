@@ -205,7 +205,7 @@ func (r *runner) plan(st *State) (*plan, *underlay, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	sup := shape.Probe()
+	sup := probeShaping(snap)
 	st.Implementations = map[string]string{}
 	if err := resolve(st, snap, sup); err != nil {
 		return nil, nil, err
@@ -220,6 +220,16 @@ func (r *runner) plan(st *State) (*plan, *underlay, error) {
 	}
 	st.Allocation, st.Snapshot = alloc, snap
 	return p, u, nil
+}
+
+// probeShaping asks the kernel what it can shape with, if anything is to be shaped.
+func probeShaping(s *topology.Snapshot) shape.Support {
+	for _, seg := range s.Segments {
+		if seg.Shaped() {
+			return shape.Probe()
+		}
+	}
+	return shape.Support{}
 }
 
 // resolve settles what "auto" means on this kernel and notes what will run.

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 
 	"slipway/datapath"
@@ -37,21 +36,22 @@ func Routes(ctx context.Context, st *State) (out []NodeRoute, err error) {
 	return out, nil
 }
 
-func routesOf(ctx context.Context, lab, node string) (out []NodeRoute, err error) {
+func routesOf(ctx context.Context, lab, node string) ([]NodeRoute, error) {
 	ns, err := netns.Open(NSOfMachine(lab, node))
 	if err != nil {
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // read-only descriptor
-	h, err := linux.Open(ns, linux.Options{Node: node, SkipRules: true})
+	h, err := linux.Open(ns, linux.Options{SkipRules: true})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, h.Close()) }()
+	defer h.Close()
 	st, err := h.Read(ctx)
 	if err != nil {
 		return nil, err
 	}
+	var out []NodeRoute
 	for _, r := range st.Routes {
 		out = append(out, NodeRoute{Node: node, Route: r, Text: r.String()})
 	}

@@ -119,18 +119,13 @@ func (w wire) makeVeth(node, fabric *place) error {
 	})
 }
 
-// makeTAPs makes the two persistent TAPs that a delay relay joins. VNET_HDR
-// lets it pass whole GSO frames.
+// makeTAPs makes the two persistent TAPs that a delay relay joins.
 func (w wire) makeTAPs(node, fabric *place) error {
 	for _, end := range []struct {
 		p    *place
 		name string
 	}{{node, w.leg.Name}, {fabric, w.port}} {
-		tap := &netlink.Tuntap{
-			LinkAttrs: netlink.LinkAttrs{Name: end.name}, Mode: netlink.TUNTAP_MODE_TAP,
-			Flags: netlink.TUNTAP_NO_PI | netlink.TUNTAP_VNET_HDR,
-		}
-		if err := end.p.ns.Do(func() error { return netlink.LinkAdd(tap) }); err != nil {
+		if err := shape.CreateTap(shape.Port{NS: end.p.ns, Name: end.name}); err != nil {
 			return fmt.Errorf("add tap %s: %w", end.name, err)
 		}
 	}
@@ -208,6 +203,27 @@ func (w wire) setPort(h *nl.Handle, l, bridge netlink.Link) (datapath.Diff, erro
 	}
 	if a.Flags&net.FlagUp == 0 {
 		return append(diff, w.update("port", "ip link set "+a.Name+" up", "down")), h.LinkSetUp(l)
+	}
+	return diff, nil
+}
+
+// shape makes both ends of the wire limit, lose and delay as the segment says.
+func (w wire) shape(node, fabric *place, sup shape.Support) (datapath.Diff, error) {
+	var diff datapath.Diff
+	for _, end := range []struct {
+		on, device string
+		apply      func() (shape.Report, error)
+	}{
+		{fabricName, w.port, func() (shape.Report, error) { return shape.ApplyRateLoss(fabric.ns, w.port, w.segment, sup) }},
+		{w.machine.name, w.leg.Name, func() (shape.Report, error) { return shape.ApplyUplinkRate(node.ns, w.leg.Name, w.segment, sup) }},
+	} {
+		r, err := end.apply()
+		if err != nil {
+			return diff, fmt.Errorf("shape %s of %s: %w", end.device, end.on, err)
+		}
+		if r.Changed {
+			diff = append(diff, datapath.Change{Node: end.on, Action: datapath.Update, Object: "shaping", Command: "tc qdisc replace dev " + end.device + " # " + shape.Describe(w.segment, sup)})
+		}
 	}
 	return diff, nil
 }

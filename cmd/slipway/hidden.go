@@ -9,7 +9,6 @@ import (
 	"slipway/datapath/cni"
 	"slipway/lab"
 	"slipway/lab/daemon"
-	"slipway/lab/podexec"
 )
 
 // daemonCmd is what `up` starts; people do not.
@@ -32,13 +31,6 @@ func (a *app) speakerCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: lab.SpeakerCommand, Hidden: true, Args: cobra.NoArgs, Short: "Run one node's BGP speaker",
 		RunE: func(cmd *cobra.Command, _ []string) error { return bgp.RunSpeaker(cmd.Context(), a.in, a.out) },
-	}
-}
-
-func (a *app) podexecCmd() *cobra.Command {
-	return &cobra.Command{
-		Use: podexec.CommandName, Hidden: true, DisableFlagParsing: true, Short: "Enter a pod or node",
-		RunE: func(_ *cobra.Command, args []string) error { return podexec.Main(args) },
 	}
 }
 

@@ -154,9 +154,9 @@ machine's own network is never touched.`,
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "say more")
 	root.AddCommand(
 		a.demoCmd(), a.upCmd(), a.downCmd(), a.listCmd(), a.inspectCmd(), a.statusCmd(),
-		a.applyCmd(), a.deleteCmd(), a.getCmd(), a.execCmd(), a.shellCmd(), a.captureCmd(), a.modeCmd(), a.benchCmd(),
+		a.applyCmd(), a.deleteCmd(), a.getCmd(), a.execCmd(), a.shellCmd(), a.modeCmd(), a.benchCmd(),
 		a.graphCmd(), a.doctorCmd(), a.schemaCmd(), a.versionCmd(), a.manCmd(),
-		a.cniCmd(), a.daemonCmd(), a.speakerCmd(), a.podexecCmd(),
+		a.cniCmd(), a.daemonCmd(), a.speakerCmd(),
 	)
 	for _, c := range root.Commands() {
 		wrapArgs(c)

@@ -70,7 +70,7 @@ func (s *server) waitSpeakers(ctx context.Context) error {
 		}
 		peers, routes := len(n.Speaker.Peers), blocks-len(n.Speaker.Announce)
 		err := p.Wait(ctx, func(st bgp.Status) bool {
-			return st.Established() >= peers && st.RouteCount() >= routes
+			return st.Sync.Established >= peers && st.Sync.Routes >= routes
 		})
 		if err != nil {
 			return fmt.Errorf("wait for BGP on %s: %w", n.Name, err)

@@ -70,7 +70,7 @@ func (t *procTable) speakerStates() map[string]SpeakerState {
 	out := map[string]SpeakerState{}
 	for node, p := range t.speakersNow() {
 		st := p.Status()
-		out[node] = SpeakerState{PID: p.Pid(), Peers: len(st.Peers), Established: st.Established(), Routes: st.RouteCount(), Detail: st}
+		out[node] = SpeakerState{PID: p.Pid(), Peers: st.Sync.Peers, Established: st.Sync.Established, Routes: st.Sync.Routes, Synced: st.Sync.Settled, Detail: st}
 	}
 	return out
 }
