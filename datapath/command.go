@@ -23,7 +23,7 @@ func (p RouteProtocol) String() string {
 	return strconv.Itoa(int(p))
 }
 
-// String is the route as `ip route` takes and prints it.
+// String is the route as `ip route` takes it, which is nearly how it prints it.
 func (r Route) String() string {
 	var w words
 	w.addIf(r.Type != Unicast, string(r.Type))
@@ -32,6 +32,8 @@ func (r Route) String() string {
 	w.addIf(r.Dev != "", "dev", r.Dev)
 	w.addIf(r.Protocol != 0 && r.Protocol != ProtoBoot, "proto", r.Protocol.String())
 	w.addIf(r.LinkScope, "scope", "link")
+	// Else `ip route add` would make a route without a gateway scope link.
+	w.addIf(!r.LinkScope && r.Type == Unicast && r.Dev != "" && !r.Via.IsValid(), "scope", "global")
 	w.addIf(r.Src.IsValid(), "src", r.Src.String())
 	w.addIf(r.MTU != 0, "mtu", strconv.Itoa(r.MTU))
 	w.addIf(r.Onlink, "onlink")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +14,7 @@ import (
 	"slipway/datapath"
 	"slipway/datapath/calico"
 	"slipway/datapath/flannel"
+	"slipway/datapath/kubeproxy"
 	"slipway/datapath/linux"
 	"slipway/internal/netns"
 	"slipway/internal/plantest"
@@ -227,7 +229,7 @@ func TestSabotageIsReportedAndRepaired(t *testing.T) {
 		{"calico-bgp", "iptables-legacy -t nat -I POSTROUTING -s 10.9.9.9 -j ACCEPT", "iptables -t nat -A POSTROUTING -j cali-POSTROUTING"},
 		{"calico-bgp", "ip route delete blackhole 10.244.101.0/26", "ip route replace blackhole 10.244.101.0/26 proto bird"},
 		{"calico-ipip", "ip link delete tunl0", "ip tuntap add dev tunl0 mode tun"},
-		{"flannel-udp", "ip route delete 10.244.0.0/16", "ip route replace 10.244.0.0/16 dev flannel0"},
+		{"flannel-udp", "ip route delete 10.244.0.0/16", "ip route replace 10.244.0.0/16 dev flannel0 scope global"},
 	} {
 		t.Run(c.sabotage, func(t *testing.T) {
 			ns, h := machine(t)
@@ -263,91 +265,91 @@ func TestLearntRoutes(t *testing.T) {
 	}
 }
 
-func TestPodPortsAreReportedNotTouched(t *testing.T) {
-	ns, h := machine(t)
+// Rules of several owners live in the same chains, and go one by one.
+func TestRuleSetsOfSeveralOwners(t *testing.T) {
+	_, h := machine(t)
+	all := variants(t)
 	s := plantest.ThreeNodes(topology.FlannelVXLAN)
-	cfg, err := flannel.Modes()[1].Plan(s, "node01")
+	s.Services = services()
+	proxy, err := kubeproxy.Plan(s, "node01", kubeproxy.DefaultOptions(s))
 	if err != nil {
 		t.Fatal(err)
 	}
-	apply(t, h, cfg)
-	port := cfg.PodPorts[0]
-	d := commands(linux.Compare(cfg, read(t, h)))
-	if !strings.HasPrefix(d, "add pod: ip link add "+port.HostIf) || strings.Count(d, "\n") != 1 {
-		t.Errorf("missing port reported as:\n%s", d)
+	for _, mode := range []string{"flannel-vxlan", "calico-ipip"} {
+		cfg := all[mode]
+		cfg.RuleSets = append(slices.Clone(cfg.RuleSets), proxy)
+		if d := commands(apply(t, h, cfg)); mode == "calico-ipip" && strings.Contains(d, "KUBE-SVC") {
+			t.Errorf("the switch of modes changed services:\n%s", d)
+		}
+		if d := apply(t, h, cfg); len(d) != 0 {
+			t.Errorf("%s and services, second apply:\n%s", mode, commands(d))
+		}
 	}
-	sh(t, ns, "ip link add "+port.HostIf+" mtu 1450 type veth peer name peer0")
-	sh(t, ns, "ip link add veth00c0ffee type veth peer name peer1")
-	want := "update pod: ip link set HOST master cni0 (was master )\n" +
-		"update pod: ip link set HOST up (was down)\n" +
-		"remove pod: ip link delete veth00c0ffee (was veth00c0ffee)\n"
-	if diff := cmp.Diff(strings.ReplaceAll(want, "HOST", port.HostIf), commands(linux.Compare(cfg, read(t, h)))); diff != "" {
-		t.Errorf("wrong ports (-want +got):\n%s", diff)
+	apply(t, h, all["calico-ipip"])
+	if save := read(t, h).RuleSave; strings.Contains(save["nat"]+save["filter"]+save["mangle"], "KUBE-") {
+		t.Errorf("kube-proxy's chains outlived their rule set:\n%v", save)
 	}
-	sh(t, ns, "ip link set "+port.HostIf+" master cni0 up")
-	sh(t, ns, "ip link delete veth00c0ffee")
-	if got, want := commands(linux.Compare(cfg, read(t, h))), "update pod: bridge link set dev "+port.HostIf+" hairpin on (was hairpin off)\n"; got != want {
-		t.Errorf("hairpin: got %swant %s", got, want)
-	}
-	sh(t, ns, "bridge link set dev "+port.HostIf+" hairpin on")
-	if d := linux.Compare(cfg, read(t, h)); len(d) != 0 {
-		t.Errorf("a right port is reported:\n%s", commands(d))
+	apply(t, h, all["nothing"])
+	for table, text := range read(t, h).RuleSave {
+		if strings.Contains(text, "-A ") {
+			t.Errorf("left in table %s:\n%s", table, text)
+		}
 	}
 }
 
-func TestRoutedPodPort(t *testing.T) {
+// services have what makes kube-proxy use each kind of match: probabilities,
+// affinity, a node port, and a service without endpoints.
+func services() []topology.Service {
+	addr := netip.MustParseAddr
+	ends := []topology.Endpoint{
+		{Address: addr("10.244.1.2"), Port: 80, Node: "node01", Ready: true, Serving: true},
+		{Address: addr("10.244.2.2"), Port: 80, Node: "node02", Ready: true, Serving: true},
+		{Address: addr("10.244.2.3"), Port: 80, Node: "node02", Ready: true, Serving: true},
+	}
+	port := topology.ServicePort{Name: "http", Protocol: topology.TCPProtocol, Port: 8080, NodePort: 30000, TargetPort: "80", Endpoints: ends}
+	idle := topology.ServicePort{Protocol: topology.UDPProtocol, Port: 53, TargetPort: "53"}
+	return []topology.Service{
+		{Namespace: "default", Name: "web", Type: topology.NodePort, ClusterIP: addr("10.96.0.20"), AffinityClientIP: true, AffinitySeconds: 10800, Ports: []topology.ServicePort{port}},
+		{Namespace: "default", Name: "idle", Type: topology.ClusterIP, ClusterIP: addr("10.96.0.21"), Ports: []topology.ServicePort{idle}},
+	}
+}
+
+// A process must be able to attach to the TUN with the flags that its
+// implementation needs, and a TUN with others is made anew.
+func TestTUNFlags(t *testing.T) {
 	ns, h := machine(t)
-	cfg, err := calico.Modes()[0].Plan(plantest.ThreeNodes(topology.CalicoBGP), "node01")
-	if err != nil {
-		t.Fatal(err)
-	}
-	apply(t, h, cfg)
-	dev := cfg.PodPorts[0].HostIf
-	sh(t, ns, "ip link add "+dev+" address ee:ee:ee:ee:ee:ee mtu 1500 type veth peer name peer0")
-	sh(t, ns, "ip link set "+dev+" up")
-	sh(t, ns, "ip route add 10.244.101.9 dev "+dev+" scope link")
-	want := "remove pod: ip route delete 10.244.101.9 dev DEV scope link (was 10.244.101.9 dev DEV scope link)\n" +
-		"add pod: ip route replace 10.244.101.2 dev DEV scope link (was )\n"
-	if diff := cmp.Diff(strings.ReplaceAll(want, "DEV", dev), commands(linux.Compare(cfg, read(t, h)))); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	if d := apply(t, h, cfg); len(d) != 0 {
-		t.Errorf("apply touched a pod's route:\n%s", commands(d))
+	all := variants(t)
+	for _, c := range []struct {
+		variant string
+		header  bool
+	}{{"flannel-udp", true}, {"flannel-udp-simple", false}, {"flannel-udp", true}} {
+		apply(t, h, all[c.variant])
+		for _, l := range read(t, h).Links {
+			if l.Name == "flannel0" && (l.VNetHdr != c.header || l.Type != "tun" || l.MTU != 1472) {
+				t.Errorf("%s: flannel0 is %+v", c.variant, l)
+			}
+		}
+		want := "tun type tun pi off vnet_hdr " + map[bool]string{true: "on", false: "off"}[c.header] + " persist on"
+		if out := ipOut(t, ns, "-d", "link", "show", "flannel0"); !strings.Contains(out, want) {
+			t.Errorf("%s: not %q in: %s", c.variant, want, out)
+		}
 	}
 }
 
-// Two nodes whose only knowledge of each other is their applied plans.
-func TestNodesReachEachOther(t *testing.T) {
-	testnet.Need(t, testnet.Ping)
-	for _, mode := range []topology.ModeName{topology.FlannelVXLAN, topology.FlannelHostGW} {
-		t.Run(string(mode), func(t *testing.T) {
-			a, b := testnet.NewNS(t), testnet.NewNS(t)
-			testnet.Wire(t, a, "eth0", "192.168.233.30/24", b, "eth0", "192.168.233.40/24")
-			s := plantest.ThreeNodes(mode)
-			for node, ns := range map[string]*netns.NS{"node01": a, "node02": b} {
-				for _, m := range flannel.Modes() {
-					if m.Name() != mode {
-						continue
-					}
-					cfg, err := m.Plan(s, node)
-					if err != nil {
-						t.Fatal(err)
-					}
-					apply(t, open(t, ns), podless(cfg))
-				}
-			}
-			pa, pb := testnet.NewNS(t), testnet.NewNS(t)
-			plug(t, a, pa, "10.244.1.2/24", "10.244.1.1", s.Network.MTU)
-			plug(t, b, pb, "10.244.2.2/24", "10.244.2.1", s.Network.MTU)
-			size := int(s.Network.MTU) - 28 // IPv4 20, ICMP 8
-			sh(t, pa, "ping -c1 -W2 10.244.2.2")
-			sh(t, pa, "ping -c1 -W2 -Mdo -s"+itoa(size)+" 10.244.2.2")
-			if out, err := shOut(pa, "ping -c1 -W1 -Mdo -s"+itoa(size+1)+" 10.244.2.2"); err == nil {
-				t.Errorf("a packet above the MTU passed: %s", out)
-			}
-			sh(t, a, "ping -c1 -W2 10.244.2.2")
-			sh(t, pa, "ping -c1 -W2 192.168.233.40")
-		})
+// The values are the namespace's own.
+func TestSysctlsStayInTheNamespace(t *testing.T) {
+	ns, h := machine(t)
+	other := testnet.NewNS(t)
+	sh(t, ns, "sysctl -qw net.ipv4.ip_forward=0")
+	sh(t, other, "sysctl -qw net.ipv4.ip_forward=0")
+	apply(t, h, variants(t)["flannel-host-gw"])
+	for name, c := range map[string]struct {
+		ns   *netns.NS
+		want string
+	}{"node": {ns, "1"}, "other": {other, "0"}} {
+		if out, err := shOut(c.ns, "sysctl -n net.ipv4.ip_forward"); err != nil || strings.TrimSpace(out) != c.want {
+			t.Errorf("%s: ip_forward is %s (%v)", name, out, err)
+		}
 	}
 }
 

@@ -56,9 +56,11 @@ func ownsRoute(cfg datapath.NodeConfig, r datapath.Route) bool {
 // chainPrefixes begin the names of owned chains.
 var chainPrefixes = []string{"FLANNEL-", "cali-", "KUBE-"}
 
-// kubeletChains begin like kube-proxy's but are the kubelet's
-// (kubernetes pkg/kubelet/kubelet_network_linux.go).
-var kubeletChains = []string{"KUBE-KUBELET-CANARY", "KUBE-FIREWALL", "KUBE-IPTABLES-HINT"}
+// kubeletChains begin like kube-proxy's but are the kubelet's alone
+// (kubernetes pkg/kubelet/kubelet_network_linux.go). KUBE-FIREWALL, which both
+// make, counts as kube-proxy's; on a node with a kubelet it is one for
+// NodeConfig.ForeignChains.
+var kubeletChains = []string{"KUBE-KUBELET-CANARY", "KUBE-IPTABLES-HINT"}
 
 // ownsChain reports whether a chain that no rule set has is ours to remove.
 func ownsChain(cfg datapath.NodeConfig, chain string) bool {

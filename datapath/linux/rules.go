@@ -20,14 +20,14 @@ type savedTable struct {
 
 // splitTables splits iptables-save output by table, without comments and counters.
 func splitTables(save string) map[string]string {
-	out := map[string]string{}
-	table := ""
+	tables := map[string]*strings.Builder{}
+	table := &strings.Builder{}
 	for line := range strings.Lines(save) {
 		line = strings.TrimRight(line, "\n")
 		switch {
 		case strings.HasPrefix(line, "*"):
-			table = line[1:]
-			out[table] = ""
+			table = &strings.Builder{}
+			tables[line[1:]] = table
 		case line == "COMMIT" || line == "" || line[0] == '#':
 		case line[0] == ':':
 			if i := strings.IndexByte(line, '['); i > 0 {
@@ -35,8 +35,12 @@ func splitTables(save string) map[string]string {
 			}
 			fallthrough
 		default:
-			out[table] += line + "\n"
+			table.WriteString(line + "\n")
 		}
+	}
+	out := make(map[string]string, len(tables))
+	for name, b := range tables {
+		out[name] = b.String()
 	}
 	return out
 }
