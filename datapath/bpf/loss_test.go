@@ -15,6 +15,10 @@ func TestLossAllAndNothing(t *testing.T) {
 	n := &node{pod: a}
 	to := mustAddr(t, "172.30.9.2")
 
+	// The neighbour first: ARP would be lost as well.
+	if out, err := n.ping(t, to, 1, 56, "do"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 	check(t, bpf.AttachLoss(b, "eth0", 100))
 	if out, err := n.ping(t, to, 1, 56, "do"); err == nil {
 		t.Errorf("a packet came through where all are lost:\n%s", out)

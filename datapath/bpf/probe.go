@@ -95,18 +95,23 @@ func inScratch(feature string, try func(*netns.NS, *nl.Handle) error) error {
 // (an *UnsupportedError if not); for auto or "" the first that it can of kernel,
 // ebpf and userspace. The reason says why, for people.
 func ChooseIPIP(want topology.IPIPImplementation) (topology.IPIPImplementation, string, error) {
+	var err error
 	switch want {
 	case topology.IPIPKernel:
-		return want, "asked for", ProbeKernelIPIP()
+		err = ProbeKernelIPIP()
 	case topology.IPIPeBPF:
-		return want, "asked for", errors.Join(ProbeTUN(), ProbeTC())
+		err = errors.Join(ProbeTUN(), ProbeTC())
 	case topology.IPIPUserspace:
-		return want, "asked for", ProbeTUN()
+		err = ProbeTUN()
 	case topology.IPIPAuto, "":
 		return chooseBest()
 	default:
-		return "", "", fmt.Errorf("choose IPIP implementation: unknown %q", want)
+		err = fmt.Errorf("choose IPIP implementation: unknown %q", want)
 	}
+	if err != nil {
+		return "", "", err
+	}
+	return want, "asked for", nil
 }
 
 func chooseBest() (topology.IPIPImplementation, string, error) {

@@ -136,6 +136,10 @@ func TestDecapTakesOnlyWhatIsSane(t *testing.T) {
 	binary.BigEndian.PutUint16(long[2:], uint16(len(good)+1))
 	ipv6 := bytes.Clone(good)
 	ipv6[0] = 0x65
+	capable := bytes.Clone(good)
+	capable[1] = 2 // ECT(0)
+	binary.BigEndian.PutUint16(capable[10:], 0)
+	binary.BigEndian.PutUint16(capable[10:], checksum(capable[:20]))
 	tests := []struct {
 		name   string
 		packet []byte
@@ -147,6 +151,8 @@ func TestDecapTakesOnlyWhatIsSane(t *testing.T) {
 		{"not IPv4", ipipPacket(node, 0, ipv6), bpf.Counters{NotIPv4: 1}},
 		{"first fragment", ipipPacket(node, 0x2000, good), bpf.Counters{}},
 		{"later fragment", ipipPacket(node, 8, good), bpf.Counters{}},
+		{"congestion, ECN capable", congested(ipipPacket(node, 0, capable)), bpf.Counters{DecapPackets: 1, DecapBytes: uint64(len(good))}},
+		{"congestion, not ECN capable", congested(ipipPacket(node, 0, good)), bpf.Counters{Failed: 1}}, // RFC 6040: lost
 		{"not IPIP", udpPacket(node, 64), bpf.Counters{}},
 	}
 	for _, tt := range tests {
@@ -170,8 +176,32 @@ func TestDecapTakesOnlyWhatIsSane(t *testing.T) {
 	}
 }
 
+// A congestion mark from the outer header reaches the pod.
+func TestCongestionIsHandedOn(t *testing.T) {
+	r := newRig(t)
+	n := &r.nodes[1]
+	check(t, bpf.AttachIPIP(n.ns, n.tunnel))
+	inner := udpPacket(n.podAddr, 64)
+	inner[1] = 2 // ECT(0)
+	binary.BigEndian.PutUint16(inner[10:], 0)
+	binary.BigEndian.PutUint16(inner[10:], checksum(inner[:20]))
+	seen := listen(t, n.pod, "eth0")
+	sendRaw(t, r.router, congested(ipipPacket(n.tunnel.Local, 0, inner)))
+	frame := seen.next(t, "198.51.100.1")
+	if tos, sum := frame[15], checksum(frame[14:34]); tos != 3 || sum != 0 {
+		t.Errorf("the pod got TOS %#x with a checksum off by %#x, want 0x3 and 0", tos, sum)
+	}
+}
+
 func ipipPacket(dst netip.Addr, fragment uint16, inner []byte) []byte {
 	return append(ipHeader(dst, 4, fragment, 20+len(inner)), inner...)
+}
+
+// congested marks a packet with CE, as a busy router does. The raw socket mends
+// the checksum.
+func congested(b []byte) []byte {
+	b[1] |= 3
+	return b
 }
 
 func udpPacket(dst netip.Addr, payload int) []byte {

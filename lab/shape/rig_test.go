@@ -1,8 +1,12 @@
 package shape_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"net"
 	"testing"
 	"time"
@@ -64,7 +68,13 @@ func (r *rig) addRelay(t *testing.T, i int, delay time.Duration) {
 	addr, err := netlink.ParseAddr(address(i) + "/24")
 	check(t, err)
 	check(t, h.AddrAdd(mustLink(t, h, "eth0"), addr))
-	relay, err := shape.OpenRelay(down, up, delay)
+	r.run(t, i, delay)
+}
+
+// run starts the relay of a port until the test ends.
+func (r *rig) run(t *testing.T, i int, delay time.Duration) {
+	t.Helper()
+	relay, err := shape.OpenRelay(shape.Port{NS: r.fabric, Name: port(i)}, shape.Port{NS: r.nodes[i], Name: "eth0"}, delay)
 	check(t, err)
 	r.relays[i] = relay
 	ctx, cancel := context.WithCancel(context.Background())
@@ -76,6 +86,42 @@ func (r *rig) addRelay(t *testing.T, i int, delay time.Duration) {
 			t.Errorf("relay ended with: %v", err)
 		}
 	})
+}
+
+// transfer sends size random bytes over TCP to the address, which the second
+// namespace has, and compares what arrives.
+func transfer(t *testing.T, from, to *netns.NS, addr string, size int64) {
+	t.Helper()
+	l := listenTCP(t, to, addr)
+	type result struct {
+		sum []byte
+		err error
+	}
+	got := make(chan result, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			got <- result{err: err}
+			return
+		}
+		defer c.Close() //nolint:errcheck // read only
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		hash := sha256.New()
+		_, err = io.Copy(hash, c)
+		got <- result{hash.Sum(nil), err}
+	}()
+	c := dialTCP(t, from, l.Addr().String())
+	check(t, c.SetDeadline(time.Now().Add(time.Minute)))
+	hash := sha256.New()
+	source := io.TeeReader(io.LimitReader(rand.NewChaCha8([32]byte{2}), size), hash)
+	_, err := io.CopyBuffer(struct{ io.Writer }{c}, source, make([]byte, 1<<18))
+	check(t, err)
+	check(t, c.Close())
+	arrived := <-got
+	check(t, arrived.err)
+	if !bytes.Equal(arrived.sum, hash.Sum(nil)) {
+		t.Error("what arrived is not what was sent")
+	}
 }
 
 // apply shapes both ends of both ports and returns the fabric ends' report.

@@ -1,12 +1,9 @@
 package shape_test
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -69,35 +66,7 @@ func TestRelayKeepsLargePacketsWhole(t *testing.T) {
 	seg.Delay = topology.Duration(100 * time.Microsecond)
 	r := newRig(t, seg, shape.Support{TAP: true})
 	const size = 32 << 20
-	l := listenTCP(t, r.nodes[1], address(1))
-	type result struct {
-		sum []byte
-		err error
-	}
-	got := make(chan result, 1)
-	go func() {
-		c, err := l.Accept()
-		if err != nil {
-			got <- result{err: err}
-			return
-		}
-		defer c.Close() //nolint:errcheck // read only
-		hash := sha256.New()
-		_, err = io.Copy(hash, c)
-		got <- result{hash.Sum(nil), err}
-	}()
-	c := dialTCP(t, r.nodes[0], l.Addr().String())
-	check(t, c.SetDeadline(time.Now().Add(time.Minute)))
-	hash := sha256.New()
-	source := io.TeeReader(io.LimitReader(rand.NewChaCha8([32]byte{2}), size), hash)
-	_, err := io.CopyBuffer(struct{ io.Writer }{c}, source, make([]byte, 1<<18))
-	check(t, err)
-	check(t, c.Close())
-	arrived := <-got
-	check(t, arrived.err)
-	if !bytes.Equal(arrived.sum, hash.Sum(nil)) {
-		t.Error("what arrived is not what was sent")
-	}
+	transfer(t, r.nodes[0], r.nodes[1], address(1), size)
 	frames := r.relays[1].Stats().Down
 	if frames == 0 || size/frames < 4*1500 {
 		t.Errorf("%d bytes took %d frames: cut to the MTU", size, frames)
