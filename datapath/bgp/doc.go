@@ -26,7 +26,7 @@ const (
 	// mesh stands: just under 2 s after the last speaker came up.
 	ConnectRetry = time.Second
 	// IdleHold is how long a peer that was lost rests before the next attempt.
-	// gobgp rests 5 s (holdtimeIdle) unless told otherwise, see session.hasten.
+	// gobgp rests 5 s (holdtimeIdle) unless told otherwise, see sessions.hasten.
 	IdleHold = time.Second
 	// RestartTime is how long peers keep the routes of a speaker that went
 	// without a NOTIFICATION: the default of bird's "graceful restart time".
