@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"bytes"
 	"flag"
 	"os"
 	"path/filepath"
@@ -15,26 +16,49 @@ var update = flag.Bool("update", false, "rewrite testdata/err/*.out")
 // TestErrorCorpus loads every file below testdata/err, as `slipway up` would,
 // and compares what the user reads with the file beside it.
 func TestErrorCorpus(t *testing.T) {
-	inputs, err := filepath.Glob("../testdata/err/*.yaml")
+	walkCorpus(t, "../testdata/err/*.yaml", func(t *testing.T, path string, data []byte) string {
+		c, diags, err := load(filepath.Base(path), filepath.Dir(path), bytes.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c != nil || diags.Err() == nil {
+			t.Fatal("no error")
+		}
+		return diags.Error()
+	})
+}
+
+// TestManifestCorpus does the same for Kubernetes manifests.
+func TestManifestCorpus(t *testing.T) {
+	walkCorpus(t, "../testdata/err/manifests/*", func(t *testing.T, path string, data []byte) string {
+		objs, warnings, err := LoadManifests(filepath.Base(path), data)
+		out := Diagnostics(warnings).Error()
+		if err != nil {
+			if objs != nil {
+				t.Error("objects in spite of an error")
+			}
+			out = strings.TrimPrefix(out+"\n"+err.Error(), "\n")
+		}
+		return out
+	})
+}
+
+func walkCorpus(t *testing.T, pattern string, render func(t *testing.T, path string, data []byte) string) {
+	inputs, err := filepath.Glob(pattern)
 	if err != nil || len(inputs) == 0 {
 		t.Fatalf("no corpus: %v", err)
 	}
 	for _, path := range inputs {
+		if filepath.Ext(path) == ".out" {
+			continue
+		}
 		t.Run(filepath.Base(path), func(t *testing.T) {
-			f, err := os.Open(path)
+			data, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer f.Close()
-			c, diags, err := load(filepath.Base(path), filepath.Dir(path), f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if c != nil || diags.Err() == nil {
-				t.Fatal("no error")
-			}
-			golden := strings.TrimSuffix(path, ".yaml") + ".out"
-			got := diags.Error() + "\n"
+			golden := strings.TrimSuffix(path, filepath.Ext(path)) + ".out"
+			got := render(t, path, data) + "\n"
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 					t.Fatal(err)

@@ -107,11 +107,12 @@ func (l *manifestLoader) object(path string, n ast.Node) {
 		l.dec.errorAt(n, path, "wrong-type", "want a Kubernetes object, found %s", describe(n))
 		return
 	}
+	before := len(l.doc.diags)
 	for key, field := range map[string]*string{"apiVersion": &tm.APIVersion, "kind": &tm.Kind} {
 		l.typeField(path, n, key, field)
 	}
 	if tm.Kind == "" || tm.APIVersion == "" {
-		if len(l.doc.diags.Errors()) == 0 {
+		if len(l.doc.diags) == before {
 			l.dec.errorAt(n, path, "missing-field", "a Kubernetes object needs apiVersion and kind")
 		}
 		return

@@ -10,8 +10,8 @@ type hop struct {
 }
 
 // segmentHops computes, for a segment as the goal, the best router out of every
-// other segment: breadth first over the routers, those that come first in the
-// file winning ties.
+// other segment: breadth first from the goal. Of ways of one length that one
+// wins whose last router comes first in the file.
 func segmentHops(routers []Router, goal string) map[string]hop {
 	best := map[string]hop{goal: {}}
 	for frontier := []string{goal}; len(frontier) > 0; {
