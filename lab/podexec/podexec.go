@@ -89,6 +89,10 @@ func replaceFiles(s Spec) error {
 	if err := unix.Mount("tmpfs", s.Scratch, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=1m,mode=0755"); err != nil {
 		return fmt.Errorf("mount tmpfs: %w", err)
 	}
+	// Directories first: an overlay hides what was bound inside its directory.
+	if err := coverMissing(s); err != nil {
+		return err
+	}
 	for path, content := range s.Files {
 		if err := replaceFile(s.Scratch, path, content); err != nil {
 			return fmt.Errorf("replace %s: %w", path, err)
@@ -100,32 +104,37 @@ func replaceFiles(s Spec) error {
 	return nil
 }
 
-func replaceFile(scratch, path string, content []byte) error {
-	tmp := filepath.Join(scratch, strings.ReplaceAll(path, "/", "_"))
-	if err := os.WriteFile(tmp, content, 0o644); err != nil {
-		return err
-	}
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := coverDir(scratch, filepath.Dir(path)); err != nil {
-			return err
+// coverMissing makes the places of files that the machine does not have: an
+// overlay over the directory, for this process alone, with an empty file in it.
+func coverMissing(s Spec) error {
+	covered := map[string]bool{}
+	for path := range s.Files {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
-		if _, err := os.Lstat(path); err == nil { // a link that leads nowhere
-			if err := os.Remove(path); err != nil {
+		dir := filepath.Dir(path)
+		if !covered[dir] {
+			if err := coverDir(s.Scratch, dir, len(covered)); err != nil {
 				return err
 			}
+			covered[dir] = true
 		}
-		return os.WriteFile(path, content, 0o644)
+		// A link that leads nowhere would be followed to where nothing may be written.
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("replace %s: %w", path, err)
+		}
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			return fmt.Errorf("replace %s: %w", path, err)
+		}
 	}
-	return unix.Mount(tmp, path, "", unix.MS_BIND, "")
+	return nil
 }
 
-// coverDir makes a directory writable for this process alone, so that a file
-// can be added to it.
-func coverDir(scratch, dir string) error {
-	upper, work := filepath.Join(scratch, "upper"), filepath.Join(scratch, "work")
+func coverDir(scratch, dir string, number int) error {
+	upper, work := filepath.Join(scratch, fmt.Sprint("upper", number)), filepath.Join(scratch, fmt.Sprint("work", number))
 	for _, d := range []string{upper, work} {
 		if err := os.Mkdir(d, 0o755); err != nil {
-			return err
+			return fmt.Errorf("overlay %s: %w", dir, err)
 		}
 	}
 	opts := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", dir, upper, work)
@@ -133,6 +142,14 @@ func coverDir(scratch, dir string) error {
 		return fmt.Errorf("overlay %s: %w", dir, err)
 	}
 	return nil
+}
+
+func replaceFile(scratch, path string, content []byte) error {
+	tmp := filepath.Join(scratch, strings.ReplaceAll(path, "/", "_"))
+	if err := os.WriteFile(tmp, content, 0o644); err != nil {
+		return err
+	}
+	return unix.Mount(tmp, path, "", unix.MS_BIND, "")
 }
 
 // kept are mounts below /sys that a fresh sysfs would hide.

@@ -105,16 +105,35 @@ func machine(t *testing.T) string {
 	return fmt.Sprint(host, string(resolv), string(hosts), kept)
 }
 
-func TestMissingFileAppears(t *testing.T) {
+// Files that the machine does not have appear, and those next to them that it
+// has are replaced all the same, in whatever order.
+func TestMissingFilesAppear(t *testing.T) {
 	testnet.Need(t, testnet.Root)
-	s := spec(t, "cat", "/etc/slipway-test-only.conf")
-	s.Files = map[string][]byte{"/etc/slipway-test-only.conf": []byte("here\n")}
-	out, code := enter(t, s)
-	if code != 0 || out != "here\n" {
+	missing := []string{"/etc/slipway-test-1.conf", "/etc/slipway-test-2.conf"}
+	s := spec(t, "cat", missing[0], missing[1], "/etc/hosts", "/etc/resolv.conf")
+	s.Files[missing[0]], s.Files[missing[1]] = []byte("one\n"), []byte("two\n")
+	want := "one\ntwo\n" + string(s.Files["/etc/hosts"]) + string(s.Files["/etc/resolv.conf"])
+	for range 8 { // maps are walked in random order
+		if out, code := enter(t, s); code != 0 || out != want {
+			t.Fatalf("exit code %d: %s\nwant %s", code, out, want)
+		}
+	}
+	for _, path := range missing {
+		if _, err := os.Stat(path); err == nil {
+			t.Fatalf("%s was written to the machine", path)
+		}
+	}
+}
+
+// What the command writes to its /etc/hosts stays with it.
+func TestWritesStayInside(t *testing.T) {
+	testnet.Need(t, testnet.Root)
+	before := machine(t)
+	if out, code := enter(t, spec(t, "sh", "-c", "echo 1.2.3.4 x >>/etc/hosts && hostname other && ip addr add 10.99.0.9/32 dev podnic0")); code != 0 {
 		t.Fatalf("exit code %d: %s", code, out)
 	}
-	if _, err := os.Stat("/etc/slipway-test-only.conf"); err == nil {
-		t.Fatal("the file was written to the machine")
+	if after := machine(t); after != before {
+		t.Errorf("the machine was changed:\nbefore %s\nafter %s", before, after)
 	}
 }
 
