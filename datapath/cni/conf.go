@@ -10,19 +10,14 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"slipway/datapath"
+	"slipway/datapath/calico"
+	"slipway/datapath/flannel"
 )
 
 // The plugin's modes, as written in its configuration.
 const (
 	modeBridge = "bridge" // behind a bridge, as flannel
 	modeRouted = "routed" // a /32 and proxy ARP, as calico
-)
-
-// calicoGateway and calicoHostMAC are what calico gives every pod and every
-// host end (projectcalico/calico cni-plugin/pkg/dataplane/linux).
-const (
-	calicoGateway = "169.254.1.1"
-	calicoHostMAC = "ee:ee:ee:ee:ee:ee"
 )
 
 // netConf is the plugin's configuration: the network's own part, and below
@@ -68,7 +63,7 @@ func parseConf(stdin []byte) (netConf, error) {
 			errs = append(errs, errors.New(`mode "routed" has no "bridge" and no "hairpin"`))
 		}
 		if c.Gateway == "" {
-			c.Gateway = calicoGateway
+			c.Gateway = calico.Gateway.String()
 		}
 	default:
 		errs = append(errs, fmt.Errorf(`mode %q: must be "bridge" or "routed"`, c.Mode))
@@ -102,7 +97,7 @@ func (c netConf) port(args *skel.CmdArgs) (datapath.PodPort, error) {
 	if p.HostIf == "" {
 		p.HostIf = c.hostIf(args, a)
 		if c.Mode == modeRouted {
-			p.HostMAC = calicoHostMAC
+			p.HostMAC = calico.HostMAC
 		}
 	}
 	if c.Gateway != "" {
@@ -111,17 +106,17 @@ func (c netConf) port(args *skel.CmdArgs) (datapath.PodPort, error) {
 	return p, nil
 }
 
-// hostIf names the host end where the runtime does not: after the pod, as calico
-// does, or after the container where there is none.
+// hostIf names the host end where the runtime does not, as the planners do:
+// after the pod, or after the container where no pod is named.
 func (c netConf) hostIf(args *skel.CmdArgs, a podArgs) string {
-	prefix, id := "veth", args.ContainerID+"/"+args.IfName
-	if c.Mode == modeRouted {
-		prefix = "cali"
-	}
+	id := args.ContainerID + "/" + args.IfName
 	if a.K8S_POD_NAME != "" {
-		id = string(a.K8S_POD_NAMESPACE) + "." + string(a.K8S_POD_NAME)
+		id = string(a.K8S_POD_NAMESPACE) + "/" + string(a.K8S_POD_NAME)
 	}
-	return prefix + shortHash(id)
+	if c.Mode == modeRouted {
+		return calico.HostIf(id)
+	}
+	return flannel.HostIf(id)
 }
 
 // setAddress takes the pod's address from runtimeConfig's ips, of which there

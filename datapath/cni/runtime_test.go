@@ -18,6 +18,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"slipway/datapath"
+	"slipway/datapath/calico"
+	"slipway/datapath/flannel"
 	"slipway/internal/netns"
 	"slipway/internal/run"
 	"slipway/internal/testnet"
@@ -250,6 +252,22 @@ func TestDelegatedIPAM(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(log); string(b) != "STATUS ADD CHECK GC DEL " {
 		t.Errorf("IPAM plugin was asked %q", b)
+	}
+}
+
+// A runtime that knows nothing of the lab's names gets the planners' for the same pod.
+func TestHostNamesAreThePlanners(t *testing.T) {
+	args := &skel.CmdArgs{ContainerID: "0123abcd", IfName: "eth0", Args: "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_UID=1"}
+	for mode, want := range map[string]string{modeBridge: flannel.HostIf("default/web-0"), modeRouted: calico.HostIf("default/web-0")} {
+		p, err := netConf{Mode: mode, Bridge: "cni0"}.port(args)
+		if err != nil || p.HostIf != want {
+			t.Errorf("%s: host interface %q, %v; want %q", mode, p.HostIf, err, want)
+		}
+	}
+	args.Args = ""
+	p, err := netConf{Mode: modeRouted}.port(args)
+	if err != nil || len(p.HostIf) != 15 || p.HostMAC != calico.HostMAC {
+		t.Errorf("without CNI_ARGS: %+v, %v", p, err)
 	}
 }
 

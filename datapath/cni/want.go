@@ -35,13 +35,6 @@ func ContainerID(pod string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// shortHash is an identifier of 11 hex digits: with a prefix of four letters it
-// fills an interface name, as calico's do.
-func shortHash(s string) string {
-	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:])[:11]
-}
-
 // alias marks the host end of an attachment, so that GC can tell which
 // attachment of which network a link belongs to.
 func alias(network, containerID, ifName string) string {

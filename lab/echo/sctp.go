@@ -75,13 +75,13 @@ func (s *sctpServer) serve(log *slog.Logger) {
 			if aerr == nil {
 				c = os.NewFile(uintptr(nfd), "sctp")
 			}
-			return aerr != unix.EAGAIN
+			return !errors.Is(aerr, unix.EAGAIN)
 		})
 		if err != nil {
 			return // closed
 		}
 		if aerr != nil {
-			if aerr != unix.EINTR && aerr != unix.ECONNABORTED {
+			if !errors.Is(aerr, unix.EINTR) && !errors.Is(aerr, unix.ECONNABORTED) {
 				log.Error("accept SCTP association", "err", aerr)
 				return
 			}

@@ -1,6 +1,7 @@
 package echo
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"syscall"
@@ -75,10 +76,10 @@ func (u *udpServer) serve() {
 // lost, as datagrams may be.
 func (d *datagram) answer(fd int) bool {
 	n, oobn, _, from, err := unix.Recvmsg(fd, d.data[:], d.oob[:], unix.MSG_DONTWAIT)
-	if err == unix.EINTR {
+	if errors.Is(err, unix.EINTR) {
 		return true
 	}
-	if err == unix.EAGAIN {
+	if errors.Is(err, unix.EAGAIN) {
 		return false
 	}
 	if err != nil {
