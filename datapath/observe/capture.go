@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -44,7 +45,7 @@ type Event struct {
 	PartialChecksum bool
 	Packet          Decoded
 
-	queue, arrival int // which socket, and in which turn: for sorting
+	queue int // which socket: its own events are in order
 }
 
 // Options of a capture; the zero value takes everything.
@@ -60,31 +61,20 @@ type Options struct {
 type Capture struct {
 	ports   Ports
 	queues  []*queue
-	buffer  []byte
-	control []byte
 	dropped int
 }
 
 // queue is the socket of one place.
 type queue struct {
-	place   Place
-	fd      int
-	names   map[int]string // ifindex → device
-	arrival int
+	place Place
+	ring  *ring
+	names map[int]string // ifindex → device
 }
-
-// bufferBytes is what each socket may hold until it is read. It is only used as
-// packets come, and lasts for thousands of small ones.
-const bufferBytes = 4 << 20
-
-// snapBytes is the most that is kept of one packet: a whole one, unless the
-// device does BIG TCP.
-const snapBytes = 64<<10 + 64
 
 // Open starts to listen in every place: what passes any device there from now
 // on is kept by the kernel until Collect reads it.
 func Open(places []Place, opts Options) (*Capture, error) {
-	c := &Capture{ports: opts.Ports, buffer: make([]byte, snapBytes), control: make([]byte, 256)}
+	c := &Capture{ports: opts.Ports}
 	if c.ports.UDP == 0 {
 		c.ports.UDP = DefaultPorts.UDP
 	}
@@ -92,12 +82,12 @@ func Open(places []Place, opts Options) (*Capture, error) {
 		c.ports.VXLAN = DefaultPorts.VXLAN
 	}
 	for _, p := range places {
-		fd, err := openSocket(p.NS, opts.Filter)
+		r, err := openSocket(p.NS, opts.Filter)
 		if err != nil {
 			_ = c.Close()
 			return nil, fmt.Errorf("capture in %s: %w", p.Label, err)
 		}
-		c.queues = append(c.queues, &queue{place: p, fd: fd, names: map[int]string{}})
+		c.queues = append(c.queues, &queue{place: p, ring: r, names: map[int]string{}})
 	}
 	return c, nil
 }
@@ -106,7 +96,7 @@ func Open(places []Place, opts Options) (*Capture, error) {
 func (c *Capture) Close() error {
 	var errs []error
 	for _, q := range c.queues {
-		errs = append(errs, unix.Close(q.fd))
+		errs = append(errs, q.ring.close())
 	}
 	c.queues = nil
 	return errors.Join(errs...)
@@ -114,45 +104,44 @@ func (c *Capture) Close() error {
 
 // openSocket opens a socket that hears all devices of a namespace. It listens
 // only once it is bound, so that nothing comes in before the filter is set.
-func openSocket(ns *netns.NS, filter []bpf.RawInstruction) (int, error) {
+func openSocket(ns *netns.NS, filter []bpf.RawInstruction) (*ring, error) {
 	fd := -1
 	err := ns.Do(func() error {
 		var err error
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		return err
 	})
 	if err != nil {
-		return -1, fmt.Errorf("open packet socket: %w", err)
+		return nil, fmt.Errorf("open packet socket: %w", err)
 	}
-	if err := setUp(fd, filter); err != nil {
+	r, err := newRing(fd)
+	if err != nil {
 		_ = unix.Close(fd)
-		return -1, err
+		return nil, err
 	}
-	return fd, nil
-}
-
-func setUp(fd int, filter []bpf.RawInstruction) error {
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bufferBytes); err != nil {
-		return fmt.Errorf("set receive buffer: %w", err)
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
-		return fmt.Errorf("ask for timestamps: %w", err)
-	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
-		return fmt.Errorf("ask for auxiliary data: %w", err)
-	}
-	if len(filter) > 0 {
-		prog := make([]unix.SockFilter, len(filter))
-		for i, in := range filter {
-			prog[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
-		}
-		fprog := &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
-		if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, fprog); err != nil {
-			return fmt.Errorf("attach filter: %w", err)
-		}
+	if err := attach(fd, filter); err != nil {
+		_ = r.close()
+		return nil, err
 	}
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_ALL)}); err != nil {
-		return fmt.Errorf("bind packet socket: %w", err)
+		_ = r.close()
+		return nil, fmt.Errorf("bind packet socket: %w", err)
+	}
+	return r, nil
+}
+
+// attach sets the filter of a socket, if there is one.
+func attach(fd int, filter []bpf.RawInstruction) error {
+	if len(filter) == 0 {
+		return nil
+	}
+	prog := make([]unix.SockFilter, len(filter))
+	for i, in := range filter {
+		prog[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
+	}
+	fprog := &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, fprog); err != nil {
+		return fmt.Errorf("attach filter: %w", err)
 	}
 	return nil
 }
@@ -163,37 +152,20 @@ func bigEndian(v uint16) uint16 {
 	return binary.NativeEndian.Uint16(b[:])
 }
 
-// read takes one packet from the socket; nil if there is none.
-func (c *Capture) read(i int) (*Event, error) {
+// event makes an event of a frame, whose memory goes back to the kernel.
+func (c *Capture) event(i int, f frame) Event {
 	q := c.queues[i]
-	n, oobn, _, from, err := unix.Recvmsg(q.fd, c.buffer, c.control, unix.MSG_TRUNC)
-	for errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENETDOWN) { // ENETDOWN: a device went down; the next read goes on
-		n, oobn, _, from, err = unix.Recvmsg(q.fd, c.buffer, c.control, unix.MSG_TRUNC)
+	e := Event{
+		Time: f.time, Place: q.place, Device: q.name(f.ifindex), Direction: In, OtherHost: f.pkttype == unix.PACKET_OTHERHOST,
+		LinkType: linkType(f.hatype), Data: bytes.Clone(f.data), WireLength: f.length,
+		PartialChecksum: f.status&unix.TP_STATUS_CSUMNOTREADY != 0,
+		queue:           i,
 	}
-	if errors.Is(err, unix.EAGAIN) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("capture in %s: receive: %w", q.place.Label, err)
-	}
-	link, ok := from.(*unix.SockaddrLinklayer)
-	if !ok {
-		return nil, fmt.Errorf("capture in %s: unexpected sender %T", q.place.Label, from)
-	}
-	q.arrival++
-	e := &Event{
-		Place: q.place, Device: q.name(link.Ifindex), Direction: In, OtherHost: link.Pkttype == unix.PACKET_OTHERHOST,
-		LinkType: linkType(link.Hatype), Data: append([]byte(nil), c.buffer[:min(n, len(c.buffer))]...),
-		WireLength: n, queue: i, arrival: q.arrival,
-	}
-	if link.Pkttype == unix.PACKET_OUTGOING {
+	if f.pkttype == unix.PACKET_OUTGOING {
 		e.Direction = Out
 	}
-	if err := e.auxiliary(c.control[:oobn]); err != nil {
-		return nil, fmt.Errorf("capture in %s: %w", q.place.Label, err)
-	}
 	e.Packet = Decode(e.LinkType, e.Data, c.ports)
-	return e, nil
+	return e
 }
 
 // linkType maps a device's hardware type. ARPHRD_LOOPBACK has a frame header
@@ -207,26 +179,6 @@ func linkType(hatype uint16) LinkType {
 	}
 }
 
-// auxiliary reads the control messages: time stamp and packet status.
-func (e *Event) auxiliary(control []byte) error {
-	messages, err := unix.ParseSocketControlMessage(control)
-	if err != nil {
-		return fmt.Errorf("parse control messages: %w", err)
-	}
-	for _, m := range messages {
-		switch {
-		case m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= 16:
-			// struct timespec of a 64-bit kernel
-			sec, nsec := binary.NativeEndian.Uint64(m.Data), binary.NativeEndian.Uint64(m.Data[8:])
-			e.Time = time.Unix(int64(sec), int64(nsec))
-		case m.Header.Level == unix.SOL_PACKET && m.Header.Type == unix.PACKET_AUXDATA && len(m.Data) >= 4:
-			// struct tpacket_auxdata begins with tp_status
-			e.PartialChecksum = binary.NativeEndian.Uint32(m.Data)&unix.TP_STATUS_CSUMNOTREADY != 0
-		}
-	}
-	return nil
-}
-
 // name asks the kernel, through the socket and so in its namespace, what a
 // device is called. A device that is gone already is shown by its number.
 func (q *queue) name(index int) string {
@@ -236,7 +188,7 @@ func (q *queue) name(index int) string {
 	name := fmt.Sprintf("if%d", index)
 	if req, err := unix.NewIfreq(""); err == nil {
 		req.SetUint32(uint32(index))
-		if err := unix.IoctlIfreq(q.fd, unix.SIOCGIFNAME, req); err == nil {
+		if err := unix.IoctlIfreq(q.ring.fd, unix.SIOCGIFNAME, req); err == nil {
 			name = req.Name()
 		}
 	}
@@ -248,11 +200,11 @@ func (q *queue) name(index int) string {
 // resets them.
 func (c *Capture) countDropped() error {
 	for _, q := range c.queues {
-		st, err := unix.GetsockoptTpacketStats(q.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+		n, err := q.ring.dropped()
 		if err != nil {
-			return fmt.Errorf("capture in %s: read statistics: %w", q.place.Label, err)
+			return fmt.Errorf("capture in %s: %w", q.place.Label, err)
 		}
-		c.dropped += int(st.Drops)
+		c.dropped += n
 	}
 	return nil
 }

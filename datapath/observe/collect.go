@@ -24,17 +24,15 @@ type Match struct {
 }
 
 // Collect reads what was captured, in the order in which it happened, and goes
-// on until no wanted packet came for the time quiet. If ctx ends first, it
-// returns what it has with ctx's error.
+// on until no wanted packet came for the time quiet (16 ms at least, which the
+// kernel may take to hand packets over). If ctx ends first, it returns what it
+// has with ctx's error.
 func (c *Capture) Collect(ctx context.Context, match Match, quiet time.Duration) ([]Event, error) {
 	w := &wanted{match: match}
+	quiet = max(quiet, settle)
 	last := time.Now()
 	for {
-		found, err := c.drain(w)
-		if err != nil {
-			return nil, err
-		}
-		if found {
+		if c.drain(w) {
 			last = time.Now()
 		}
 		left := quiet - time.Since(last)
@@ -58,7 +56,7 @@ const maxWait = 20 * time.Millisecond
 func (c *Capture) wait(left time.Duration) error {
 	fds := make([]unix.PollFd, len(c.queues))
 	for i, q := range c.queues {
-		fds[i] = unix.PollFd{Fd: int32(q.fd), Events: unix.POLLIN}
+		fds[i] = unix.PollFd{Fd: int32(q.ring.fd), Events: unix.POLLIN}
 	}
 	ms := int(min(left, maxWait)/time.Millisecond) + 1
 	if _, err := unix.Poll(fds, ms); err != nil && !errors.Is(err, unix.EINTR) {
@@ -67,23 +65,17 @@ func (c *Capture) wait(left time.Duration) error {
 	return nil
 }
 
-// drain reads all that is there and reports whether anything of it is wanted.
-func (c *Capture) drain(w *wanted) (bool, error) {
+// drain reads what is there and reports whether anything of it is wanted.
+func (c *Capture) drain(w *wanted) bool {
 	found := false
-	for i := range c.queues {
-		// Bounded, so that a busy device cannot keep the others waiting.
-		for range 4096 {
-			e, err := c.read(i)
-			if err != nil {
-				return found, err
-			}
-			if e == nil {
-				break
-			}
-			found = w.add(*e) || found
+	for i, q := range c.queues {
+		take := func(f frame) { found = w.add(c.event(i, f)) || found }
+		// One round of the ring, so that a busy device cannot keep the others waiting.
+		for n := 0; n < blocks && q.ring.read(take); n++ {
+			continue
 		}
 	}
-	return found, nil
+	return found
 }
 
 // wanted keeps the events that match, and, while a connection's initial
