@@ -68,14 +68,17 @@ func tunnelChecks() []check {
 		},
 		{
 			name: "calico-ipip", group: Kernel, needsNS: true,
-			means: "the mode calico-ipip does not work; calico-bgp does",
-			hint:  "modprobe tun",
+			means: "without IPIP in the kernel and by eBPF, calico-ipip runs in user space or, without TUN, not at all; calico-bgp does",
+			hint:  "see IPIP in the kernel, IPIP by eBPF and TUN",
 			probe: func(context.Context, *scratch) (string, error) {
 				impl, why, err := bpf.ChooseIPIP(topology.IPIPAuto)
-				if err != nil {
+				if err == nil && impl == topology.IPIPUserspace {
+					err = less("the slowest way: %s", why)
+				}
+				if impl == "" {
 					return "", err
 				}
-				return "runs as " + string(impl) + " (" + why + ")", nil
+				return "runs as " + string(impl), err
 			},
 		},
 		{

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,7 +86,7 @@ func (s *scratch) shapeGap(kind string, there bool) (string, error) {
 	}
 	for _, m := range s.shape().Missing {
 		if why, ok := strings.CutPrefix(m, kind+": "); ok {
-			return "", errors.New(why)
+			return "", fmt.Errorf("%s: %s", kind, why)
 		}
 	}
 	return "", errors.New("not available")
