@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -204,7 +205,7 @@ func Handle(t testing.TB, ns *netns.NS) *nl.Handle {
 }
 
 // Wire joins two namespaces by a veth pair, each end up with the address
-// (prefix notation, may be empty).
+// (prefix notation, may be empty), and waits until both ends carry packets.
 func Wire(t testing.TB, a *netns.NS, aName, aAddr string, b *netns.NS, bName, bAddr string) {
 	t.Helper()
 	ha, hb := Handle(t, a), Handle(t, b)
@@ -214,6 +215,32 @@ func Wire(t testing.TB, a *netns.NS, aName, aAddr string, b *netns.NS, bName, bA
 	}
 	up(t, ha, aName, aAddr)
 	up(t, hb, bName, bAddr)
+	WaitUp(t, ha, aName)
+	WaitUp(t, hb, bName)
+}
+
+// upTimeout is far longer than links take to come up, even on a busy machine.
+const upTimeout = 10 * time.Second
+
+// WaitUp waits until a link is operational. A link that was set up before its
+// peer gets its queue only when the kernel's link watch has run, some
+// milliseconds later (net/core/link_watch.c); what is sent until then is lost,
+// which costs a TCP connection a second.
+func WaitUp(t testing.TB, h *nl.Handle, name string) {
+	t.Helper()
+	for end := time.Now().Add(upTimeout); ; {
+		l, err := h.LinkByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.Attrs().OperState == netlink.OperUp {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s is %s, not up, after %v", name, l.Attrs().OperState, upTimeout)
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func up(t testing.TB, h *nl.Handle, name, addr string) {
