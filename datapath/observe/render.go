@@ -217,6 +217,8 @@ func (d Decoded) carrier() []piece {
 // Describe names what a packet is: "TCP SYN", "UDP", "ICMP echo request".
 func Describe(p IPv4) string {
 	switch {
+	case !p.Valid():
+		return "not IPv4"
 	case p.TCP != nil:
 		return "TCP" + tcpFlags(*p.TCP)
 	case p.ICMP != nil:

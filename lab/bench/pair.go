@@ -95,6 +95,9 @@ func dial(ctx context.Context, client Endpoint, to net.Addr) (*net.TCPConn, erro
 		c, err = d.DialContext(ctx, "tcp4", to.String()) // a literal address is dialled on this thread
 		return err
 	})
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("connect from %s: %w: %w", client.Label, err, ctx.Err())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connect from %s: %w", client.Label, err)
 	}

@@ -54,6 +54,9 @@ func RequestResponse(ctx context.Context, client, server Endpoint, d time.Durati
 func request(ctx context.Context, fd int, until time.Time, buf []byte, latencies *hdrhistogram.Histogram) error {
 	sent := time.Now()
 	for sent.Before(until) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if err := writeFull(ctx, fd, buf); err != nil {
 			return fmt.Errorf("send request: %w", err)
 		}

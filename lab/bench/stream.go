@@ -29,14 +29,18 @@ const drainTimeout = 3 * time.Second
 // Stream sends as fast as one connection can from client to server for the time
 // d, in writes of writeSize bytes, and measures what the server receives.
 func Stream(ctx context.Context, client, server Endpoint, d time.Duration, writeSize int) (Sample, error) {
-	fail := func(err error) (Sample, error) {
-		return Sample{}, fmt.Errorf("stream from %s to %s: %w", client.Label, server.Label, err)
-	}
 	p, err := connect(ctx, client, server)
-	if err != nil {
-		return fail(err)
+	if err == nil {
+		defer p.close()
+		var s Sample
+		if s, err = p.stream(ctx, d, writeSize); err == nil {
+			return s, nil
+		}
 	}
-	defer p.close()
+	return Sample{}, fmt.Errorf("stream from %s to %s: %w", client.Label, server.Label, err)
+}
+
+func (p *pair) stream(ctx context.Context, d time.Duration, writeSize int) (Sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+drainTimeout)
 	defer cancel()
 	var s Sample
@@ -58,11 +62,11 @@ func Stream(ctx context.Context, client, server Endpoint, d time.Duration, write
 		return nil
 	})
 	if err := group.Wait(); err != nil {
-		return fail(err)
+		return Sample{}, err
 	}
 	info, err := unix.GetsockoptTCPInfo(int(p.client.Fd()), unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
-		return fail(fmt.Errorf("read TCP_INFO: %w", err))
+		return Sample{}, fmt.Errorf("read TCP_INFO: %w", err)
 	}
 	s.Retransmits, s.MSS = int(info.Total_retrans), int(info.Snd_mss)
 	s.BitsPerSecond = float64(s.Bytes) * 8 / s.Duration.Seconds()
