@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"slices"
 
 	"slipway/datapath"
 	"slipway/datapath/calico"
@@ -9,14 +10,11 @@ import (
 	"slipway/topology"
 )
 
-// modes registers the datapath modes: one line each.
-var modes = []datapath.Mode{
-	flannel.UDP{},
-	flannel.VXLAN{},
-	flannel.HostGW{},
-	calico.BGP{},
-	calico.IPIP{},
-}
+// modes registers the datapath modes, a family a line.
+var modes = slices.Concat(
+	flannel.Modes(),
+	calico.Modes(),
+)
 
 // modeOf finds a mode by its name in the cluster file.
 func modeOf(name topology.ModeName) (datapath.Mode, error) {

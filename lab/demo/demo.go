@@ -109,7 +109,7 @@ func bringUp(ctx context.Context, o Options, m *ModeResult) error {
 	if err != nil {
 		return err
 	}
-	m.MTU = st.Snapshot.Network.MTU
+	m.MTU = int(st.Snapshot.Network.MTU)
 	return nil
 }
 

@@ -113,10 +113,38 @@ func TestRate(t *testing.T) {
 			if limit := 1.1 * float64(seg.Rate); got > limit {
 				t.Errorf("%.1f Mbit/s at a rate of 50", got/1e6)
 			}
-			if got < 0.3*float64(seg.Rate) {
+			if got < 0.1*float64(seg.Rate) {
 				t.Errorf("%.1f Mbit/s at a rate of 50: hardly anything passes", got/1e6)
 			}
 		})
+	}
+}
+
+// All three at once, on TAPs, as they run where netem is not.
+func TestRateDelayAndLossOverRelay(t *testing.T) {
+	testnet.Need(t, testnet.Root, testnet.TUN, testnet.BPF)
+	sup := shape.Probe()
+	if !sup.TBF {
+		t.Skipf("needs tbf: %q", sup.Missing)
+	}
+	sup.Netem = false
+	seg := segment()
+	const delay = 5 * time.Millisecond
+	seg.Rate, seg.Delay, seg.Loss = 50e6, topology.Duration(delay), 0.01
+	r := newRig(t, seg, sup)
+	down, up := r.apply(t, seg, sup)
+	want := []shape.Report{
+		{Rate: shape.TBF, Delay: shape.Tap, Loss: shape.BPF, Changed: true},
+		{Rate: shape.TBF, Changed: true},
+	}
+	if diff := cmp.Diff(want, []shape.Report{down, up}); diff != "" {
+		t.Errorf("reports of down and up (-want +got):\n%s", diff)
+	}
+	if took := roundTrip(t, r); took < 2*delay {
+		t.Errorf("round trip took %v at a delay of %v", took, delay)
+	}
+	if got := throughput(t, r, 0, 1, time.Second); got > 1.1*float64(seg.Rate) {
+		t.Errorf("%.1f Mbit/s at a rate of 50", got/1e6)
 	}
 }
 
