@@ -3,6 +3,7 @@ package cni
 import (
 	"context"
 	"errors"
+	"path/filepath"
 
 	"slipway/datapath"
 	"slipway/internal/netns"
@@ -12,29 +13,41 @@ import (
 // methods that [Node] has.
 type Exec struct {
 	rt   Runtime
-	node *netns.NS
+	node *Node // to look, not to touch
 }
 
 // OpenExec prepares to run plugin inside node, remembering attachments below
-// cacheDir. The namespace must stay open as long as the Exec is used.
+// cacheDir, in a directory of the node's own. The namespace must stay open as long as the Exec is used.
 func OpenExec(node *netns.NS, plugin, cacheDir string) (*Exec, error) {
 	if plugin == "" || cacheDir == "" {
 		return nil, errors.New("run the CNI plugin: needs the plugin's binary and a cache directory")
 	}
-	return &Exec{rt: Runtime{Plugin: plugin, CacheDir: cacheDir}, node: node}, nil
+	n, err := OpenNode(node)
+	if err != nil {
+		return nil, err
+	}
+	return &Exec{rt: Runtime{Plugin: plugin, CacheDir: filepath.Join(cacheDir, node.Name())}, node: n}, nil
 }
 
-// Close does nothing: there is nothing to let go of.
-func (e *Exec) Close() error { return nil }
+// Close lets go of the sockets in the node.
+func (e *Exec) Close() error { return e.node.Close() }
+
+// plugged reports whether the pod's host end is there at all.
+func (e *Exec) plugged(port datapath.PodPort) bool {
+	_, err := e.node.rt.link(port.HostIf)
+	return err == nil
+}
 
 // Attach plugs a pod in with ADD, unless CHECK says that it is plugged in as it
 // should be. The pod must be a named namespace, because plugins are given paths.
 func (e *Exec) Attach(ctx context.Context, pod *netns.NS, port datapath.PodPort) (changed bool, err error) {
 	path := netns.Path(pod.Name())
-	if err := e.rt.Check(ctx, e.node, path, port); err == nil || ctx.Err() != nil {
-		return false, ctx.Err()
+	if e.plugged(port) {
+		if err := e.rt.Check(ctx, e.node.ns, path, port); err == nil || ctx.Err() != nil {
+			return false, ctx.Err()
+		}
 	}
-	if _, err := e.rt.Add(ctx, e.node, path, port); err != nil {
+	if _, err := e.rt.Add(ctx, e.node.ns, path, port); err != nil {
 		return true, err
 	}
 	return true, nil
@@ -47,16 +60,11 @@ func (e *Exec) Detach(ctx context.Context, pod *netns.NS, port datapath.PodPort)
 	if pod != nil {
 		path = netns.Path(pod.Name())
 	}
-	n, err := OpenNode(e.node)
-	if err != nil {
-		return false, err
-	}
-	defer n.Close() //nolint:errcheck // sockets only
-	_, missing := n.rt.link(port.HostIf)
-	return missing == nil, e.rt.Del(ctx, e.node, path, port)
+	changed = e.plugged(port)
+	return changed, e.rt.Del(ctx, e.node.ns, path, port)
 }
 
 // Check verifies a pod's attachment with CHECK.
 func (e *Exec) Check(ctx context.Context, pod *netns.NS, port datapath.PodPort) error {
-	return e.rt.Check(ctx, e.node, netns.Path(pod.Name()), port)
+	return e.rt.Check(ctx, e.node.ns, netns.Path(pod.Name()), port)
 }

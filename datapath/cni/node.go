@@ -123,7 +123,7 @@ func (n *Node) create(pod *netns.NS, p *nl.Handle, w want) (hostLink, error) {
 	}
 	err = n.rt.addVeth(w, pod.Fd(), master)
 	if errors.Is(err, unix.EEXIST) {
-		if old, e := p.LinkByName(w.ContainerIf); e == nil {
+		if old, e := p.LinkByName(w.ContainerIf); e == nil && old.Type() == "veth" {
 			if e := p.LinkDel(old); e != nil {
 				return hostLink{}, fmt.Errorf("remove stale %s of the pod: %w", w.ContainerIf, e)
 			}
@@ -131,7 +131,6 @@ func (n *Node) create(pod *netns.NS, p *nl.Handle, w want) (hostLink, error) {
 		}
 	} else if err != nil && master != 0 {
 		if fresh, e := n.bridge(w.Bridge, true); e == nil && fresh != master {
-			_ = n.h.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: w.HostIf}})
 			err = n.rt.addVeth(w, pod.Fd(), fresh)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -330,6 +331,29 @@ func TestAttachFollowsANewBridge(t *testing.T) {
 	attach(t, n, b, bridgePort(1), true)
 	attach(t, n, a, bridgePort(0), true)
 	ping(t, a, bridgePort(1).Address.Addr())
+}
+
+// One Node serves several workers at once.
+func TestConcurrentAttach(t *testing.T) {
+	n, node := newNode(t)
+	const pods = 16
+	var nss []*netns.NS
+	for range pods {
+		nss = append(nss, testnet.NewNS(t))
+	}
+	for _, wantChanged := range []bool{true, false} {
+		var wg sync.WaitGroup
+		for i, ns := range nss {
+			wg.Go(func() {
+				changed, err := n.Attach(context.Background(), ns, routedPort(i))
+				if err != nil || changed != wantChanged {
+					t.Errorf("pod %d: changed = %v, %v; want %v", i, changed, err, wantChanged)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	ping(t, node, routedPort(pods-1).Address.Addr())
 }
 
 func TestBadPortsAreRefused(t *testing.T) {

@@ -294,6 +294,7 @@ func TestExecIsIdempotent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer e.Close() //nolint:errcheck // test
 	port := routedPort(0)
 	step := func(what string, want bool, got bool, err error) {
 		t.Helper()
