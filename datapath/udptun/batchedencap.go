@@ -116,9 +116,7 @@ func (e *batchedEncap) flush() error {
 			if err := e.waitWritable(); err != nil {
 				return err
 			}
-		case b.shape[at].datagrams > 1 && (errno == unix.EIO || errno == unix.EINVAL):
-			// EIO: the way out cannot do it; EINVAL: the path's MTU is smaller than
-			// a datagram, which has to be fragmented (linux net/ipv4/udp.c, udp_send_skb).
+		case b.shape[at].datagrams > 1 && unsegmentable(errno):
 			e.unsegmented = e.unsegmented || errno == unix.EIO
 			if err := e.sendSingly(at); err != nil {
 				return err
@@ -130,6 +128,14 @@ func (e *batchedEncap) flush() error {
 		}
 	}
 	return nil
+}
+
+// unsegmentable says whether the kernel may still take the datagrams of a message
+// one by one (linux net/ipv4/udp.c, udp_send_skb): EIO if the way out cannot do
+// UDP_SEGMENT; EMSGSIZE, in older kernels EINVAL, if a datagram exceeds the
+// path's MTU and has to be fragmented.
+func unsegmentable(errno unix.Errno) bool {
+	return errno == unix.EIO || errno == unix.EMSGSIZE || errno == unix.EINVAL
 }
 
 // sendSingly sends the datagrams of message i one by one.

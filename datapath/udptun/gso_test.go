@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/gopacket/gopacket/layers"
+
+	"slipway/datapath"
 )
 
 // timestamps are the TCP options of nearly every real segment.
@@ -258,6 +261,74 @@ func TestConstantID(t *testing.T) {
 		if !bytes.Equal(p[28:], in[i][28:]) {
 			t.Errorf("payload of segment %d differs", i)
 		}
+	}
+}
+
+// TestNoUDPSuperPacketsForOldKernels: without USO datagrams stay apart, TCP does not.
+func TestNoUDPSuperPacketsForOldKernels(t *testing.T) {
+	for proto, want := range map[byte]bool{protoUDP: false, protoTCP: true} {
+		var r packetRun
+		r.start(testPacket(t, packetSpec{proto: proto, payload: 9, id: 1, tcp: layers.TCP{ACK: true}}), false)
+		if got := r.add(testPacket(t, packetSpec{proto: proto, payload: 9, id: 2, seq: 9, tcp: layers.TCP{ACK: true}}), false); got != want {
+			t.Errorf("protocol %d merged: %v", proto, got)
+		}
+	}
+}
+
+func TestNetUnreachable(t *testing.T) {
+	offender := testPacket(t, packetSpec{proto: protoUDP, payload: 100, ipOptions: true})
+	p := netUnreachable(make([]byte, maxICMP), offender)
+	if slowSum(p[:20]) != 0xffff || slowSum(p[20:]) != 0xffff {
+		t.Errorf("bad checksums in % x", p)
+	}
+	if len(p) != 20+8+24+8 || p[9] != protoICMP || p[20] != 3 || p[21] != 0 || !bytes.Equal(p[28:], offender[:32]) {
+		t.Errorf("not a net unreachable that quotes header and 8 bytes: % x", p)
+	}
+	if !bytes.Equal(p[16:20], offender[12:16]) {
+		t.Errorf("it goes to %v", p[16:20])
+	}
+	for name, change := range map[string]func(p []byte){
+		"about ICMP":           func(p []byte) { p[offProto] = protoICMP },
+		"about later fragment": func(p []byte) { p[offFrag+1] = 1 },
+		"about multicast":      func(p []byte) { p[offDst] = 224 },
+		"about broadcast":      func(p []byte) { copy(p[offDst:], []byte{255, 255, 255, 255}) },
+		"to nobody":            func(p []byte) { copy(p[offSrc:], []byte{0, 0, 0, 0}) },
+	} {
+		p := append([]byte(nil), offender...)
+		change(p)
+		if answer := netUnreachable(make([]byte, maxICMP), p); answer != nil {
+			t.Errorf("%s: answered", name)
+		}
+	}
+}
+
+func TestLongestLeaseWins(t *testing.T) {
+	lease := func(subnet, remote string) datapath.TunnelLease {
+		return datapath.TunnelLease{Subnet: netip.MustParsePrefix(subnet), Remote: netip.MustParseAddrPort(remote)}
+	}
+	table, refused := newLeaseTable([]datapath.TunnelLease{
+		lease("10.244.0.0/16", "192.0.2.16:8285"), lease("10.244.3.0/24", "192.0.2.24:8285"), lease("10.244.3.9/32", "192.0.2.32:8286"),
+		lease("10.244.4.77/24", "192.0.2.44:8285"), lease("fd00::/64", "192.0.2.1:8285"), lease("10.9.0.0/16", "[fd00::1]:8285"),
+	})
+	if len(refused) != 2 {
+		t.Errorf("refused: %v", refused)
+	}
+	for dst, want := range map[string]string{
+		"10.244.3.9": "192.0.2.32:8286", "10.244.3.8": "192.0.2.24:8285", "10.244.5.1": "192.0.2.16:8285",
+		"10.244.4.1": "192.0.2.44:8285", "10.245.0.1": "", "10.9.1.1": "",
+	} {
+		got := ""
+		if sa := table.lookup(netip.MustParseAddr(dst).AsSlice()); sa != nil {
+			port := binary.NativeEndian.AppendUint16(nil, sa.Port)
+			got = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), binary.BigEndian.Uint16(port)).String()
+		}
+		if got != want {
+			t.Errorf("%s goes to %q, want %q", dst, got, want)
+		}
+	}
+	everything, _ := newLeaseTable([]datapath.TunnelLease{lease("0.0.0.0/0", "192.0.2.1:8285")})
+	if everything.lookup([]byte{1, 2, 3, 4}) == nil {
+		t.Error("a /0 does not match")
 	}
 }
 

@@ -54,9 +54,22 @@ func newPair(t testing.TB, implA, implB topology.UDPImplementation) (a, b *node)
 	testnet.Wire(t, a.ns, "eth0", "192.168.77.1/24", b.ns, "eth0", "192.168.77.2/24")
 	a.start(t, implA)
 	b.start(t, implB)
+	a.waitLink(t)
+	b.waitLink(t)
 	a.tunnel.SetLeases([]datapath.TunnelLease{b.lease()})
 	b.tunnel.SetLeases([]datapath.TunnelLease{a.lease()})
 	return a, b
+}
+
+// waitLink waits until eth0 sends. The end of a veth pair that was set up first
+// drops everything until a worker of the kernel has noticed that the other end
+// came up (net/core/link_watch.c), which can take a second and more.
+func (n *node) waitLink(t testing.TB) {
+	t.Helper()
+	waitFor(t, "eth0 to come up", func() bool {
+		link, err := n.h.LinkByName("eth0")
+		return err == nil && link.Attrs().OperState == netlink.OperUp
+	})
 }
 
 func (n *node) config(impl topology.UDPImplementation) datapath.UDPTunnel {
@@ -126,7 +139,7 @@ func (n *node) dial(t testing.TB, network, address string) net.Conn {
 	t.Helper()
 	var c net.Conn
 	err := n.ns.Do(func() (err error) {
-		c, err = net.DialTimeout(network, address, 5*time.Second)
+		c, err = net.DialTimeout(network, address, 30*time.Second)
 		return err
 	})
 	if err != nil {
@@ -167,20 +180,22 @@ func (n *node) listenPacket(t testing.TB, address string) *net.UDPConn {
 // waitFor polls until ok, or fails the test.
 func waitFor(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("timed out waiting for %s", what)
 		}
 	}
 }
 
-// combinations are all pairs of implementations.
+// combinations are all pairs of implementations, and how much to send through
+// each in seconds.
 var combinations = []struct {
-	name string
-	a, b topology.UDPImplementation
+	name  string
+	a, b  topology.UDPImplementation
+	bytes int64
 }{
-	{"simple-simple", topology.UDPSimple, topology.UDPSimple},
-	{"batched-batched", topology.UDPBatched, topology.UDPBatched},
-	{"simple-batched", topology.UDPSimple, topology.UDPBatched},
-	{"batched-simple", topology.UDPBatched, topology.UDPSimple},
+	{"simple-simple", topology.UDPSimple, topology.UDPSimple, 16 << 20},
+	{"batched-batched", topology.UDPBatched, topology.UDPBatched, 64 << 20},
+	{"simple-batched", topology.UDPSimple, topology.UDPBatched, 16 << 20},
+	{"batched-simple", topology.UDPBatched, topology.UDPSimple, 16 << 20},
 }

@@ -65,7 +65,7 @@ func TestUDPEchoOfAllSizes(t *testing.T) {
 // echoOnce sends one datagram and wants it back.
 func echoOnce(t *testing.T, conn net.Conn, want []byte) {
 	t.Helper()
-	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := conn.Write(want); err != nil {
@@ -128,7 +128,7 @@ func sendSegmented(t *testing.T, conn, sink *net.UDPConn, size, total int) {
 	if _, err := conn.Write(want); err != nil {
 		t.Fatal(err)
 	}
-	if err := sink.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := sink.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, maxIPPacket)
@@ -149,7 +149,7 @@ func TestTCPContent(t *testing.T) {
 	for _, c := range combinations {
 		t.Run(c.name, func(t *testing.T) {
 			a, b := newPair(t, c.a, c.b)
-			transfer(t, a, b, 64<<20)
+			transfer(t, a, b, c.bytes)
 			if drops := dropsOf(a, b); len(drops) > 0 {
 				t.Errorf("drops: %v", drops)
 			}
@@ -214,7 +214,7 @@ func TestTTLRunsOut(t *testing.T) {
 			waitFor(t, "the second end to drop TTL 1", func() bool { return b.tunnel.Stats().Drops["ttl"] == 1 })
 			send(3)
 			buf := make([]byte, 8)
-			if err := sink.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			if err := sink.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 				t.Fatal(err)
 			}
 			if n, err := sink.Read(buf); err != nil || n != 1 || buf[0] != 3 {
@@ -244,7 +244,7 @@ func TestNoLeaseIsUnreachableUntilSet(t *testing.T) {
 			if _, err := conn.Write([]byte("lost")); err != nil {
 				t.Fatal(err)
 			}
-			if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := conn.Read(make([]byte, 8)); !errors.Is(err, unix.ENETUNREACH) {
@@ -403,7 +403,7 @@ func TestDeviceGoesAway(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "flannel0") {
 			t.Errorf("Run ended with %v", err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("Run goes on without its device")
 	}
 }

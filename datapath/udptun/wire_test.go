@@ -148,3 +148,25 @@ func TestOrdinaryPacketsOnTheWire(t *testing.T) {
 		t.Errorf("%d packets in %d system calls: nothing was batched", s.Packets, s.Syscalls)
 	}
 }
+
+// TestUnderlayWithASmallerMTU: where a datagram does not fit, the kernel refuses
+// to segment a message and the tunnel falls back to sending, and the kernel to
+// fragmenting, the datagrams one by one.
+func TestUnderlayWithASmallerMTU(t *testing.T) {
+	for _, impl := range []topology.UDPImplementation{topology.UDPSimple, topology.UDPBatched} {
+		t.Run(string(impl), func(t *testing.T) {
+			a, b := newPair(t, impl, impl)
+			link, err := a.h.LinkByName("eth0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := a.h.LinkSetMTU(link, 1400); err != nil {
+				t.Fatal(err)
+			}
+			transfer(t, a, b, 1<<20)
+			if drops := dropsOf(a, b); len(drops) > 0 {
+				t.Errorf("drops: %v", drops)
+			}
+		})
+	}
+}
