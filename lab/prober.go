@@ -57,20 +57,20 @@ func startProber(ctx context.Context, lab string, s *topology.Snapshot) (*prober
 	if !ok {
 		return nil, nil
 	}
-	name, label := probeClient(lab, s)
+	name, label := probeClient(lab, s, service)
 	ns, err := netns.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	p := &prober{ns: ns, to: to, stop: cancel, ended: make(chan struct{})}
-	p.window = Window{From: label, To: fmt.Sprintf("%s (%s)", service, to), Every: probeEvery}
+	p.window = Window{From: label, To: fmt.Sprintf("%s (%s)", service.Key(), to), Every: probeEvery}
 	go p.run(ctx)
 	return p, nil
 }
 
 // probeTarget prefers a user's service over the cluster DNS.
-func probeTarget(s *topology.Snapshot) (string, netip.AddrPort, bool) {
+func probeTarget(s *topology.Snapshot) (topology.Service, netip.AddrPort, bool) {
 	services := slices.Clone(s.Services)
 	slices.SortStableFunc(services, func(a, b topology.Service) int {
 		return boolInt(a.Namespace == "kube-system") - boolInt(b.Namespace == "kube-system")
@@ -78,11 +78,11 @@ func probeTarget(s *topology.Snapshot) (string, netip.AddrPort, bool) {
 	for _, v := range services {
 		for _, p := range v.Ports {
 			if v.ClusterIP.IsValid() && p.Protocol == topology.TCPProtocol && len(p.Endpoints) > 0 {
-				return v.Key(), netip.AddrPortFrom(v.ClusterIP, uint16(p.Port)), true
+				return v, netip.AddrPortFrom(v.ClusterIP, uint16(p.Port)), true
 			}
 		}
 	}
-	return "", netip.AddrPort{}, false
+	return topology.Service{}, netip.AddrPort{}, false
 }
 
 func boolInt(b bool) int {
@@ -92,17 +92,23 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// probeClient prefers a pod that serves nothing, then any user's pod, then the
-// first node.
-func probeClient(lab string, s *topology.Snapshot) (ns, label string) {
-	for _, withPorts := range []bool{false, true} {
-		for _, p := range s.Pods {
-			if p.Kind == topology.PodEcho && (len(p.Ports) > 0) == withPorts {
-				return NSOfPod(lab, p.Key()), p.Key()
-			}
+// probeClient prefers a pod on a node without an endpoint of the service, so
+// that every connection takes the way between nodes, and one that serves
+// nothing; without pods it is the first node.
+func probeClient(lab string, s *topology.Snapshot, v topology.Service) (ns, label string) {
+	near := map[string]bool{}
+	for _, p := range v.Ports {
+		for _, e := range p.Endpoints {
+			near[e.Node] = true
 		}
 	}
-	return NSOfMachine(lab, s.Nodes[0].Name), s.Nodes[0].Name
+	pods := slices.DeleteFunc(slices.Clone(s.Pods), func(p topology.Pod) bool { return p.Kind != topology.PodEcho })
+	if len(pods) == 0 {
+		return NSOfMachine(lab, s.Nodes[0].Name), s.Nodes[0].Name
+	}
+	rank := func(p topology.Pod) int { return 2*boolInt(near[p.Node]) + boolInt(len(p.Ports) > 0) }
+	best := slices.MinFunc(pods, func(a, b topology.Pod) int { return rank(a) - rank(b) })
+	return NSOfPod(lab, best.Key()), best.Key()
 }
 
 func (p *prober) run(ctx context.Context) {

@@ -81,6 +81,10 @@ func keepLeases(nodes []NodeState, prev, alloc *Allocation) {
 	}
 }
 
+// maxFileName is NAME_MAX (linux include/uapi/linux/limits.h): a pod's network
+// namespace, slipway-LAB-NAMESPACE.POD, is a file.
+const maxFileName = 255
+
 // allocatePods expands the workloads, places the pods and gives them
 // addresses. It returns the pods' own DNS names by key.
 func allocatePods(c *Cluster, objs *Objects, prev *Allocation, snap *Snapshot, alloc *Allocation) (map[string]string, error) {
@@ -97,6 +101,9 @@ func allocatePods(c *Cluster, objs *Objects, prev *Allocation, snap *Snapshot, a
 			if other, dup := owners[p.Key()]; dup {
 				errs = append(errs, fmt.Errorf("pod %s of %s: the name is taken by %s", p.Key(), ownerName(p.Owner), other))
 				continue
+			}
+			if n := len("slipway-"+snap.Lab+"-") + len(p.Key()); n > maxFileName {
+				errs = append(errs, fmt.Errorf("pod %s: the name of its network namespace has %d characters; at most %d are possible", p.Key(), n, maxFileName))
 			}
 			owners[p.Key()] = ownerName(p.Owner)
 			if n := t.dnsName(p); n != "" {

@@ -130,33 +130,31 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 // custom decodes types that read themselves.
 func (d *decoder) custom(path string, n ast.Node, v reflect.Value) bool {
 	own, isOwn := ownTypes[v.Type()]
-	if !isOwn {
-		if u, ok := v.Addr().Interface().(json.Unmarshaler); ok {
-			d.fromJSON(path, n, u)
-			return true
-		}
-		if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8 {
-			d.fromJSON(path, n, unmarshalInto{v})
-			return true
-		}
+	if isOwn {
+		d.fromText(path, n, v.Addr().Interface().(encoding.TextUnmarshaler), own)
+		return true
 	}
-	u, ok := v.Addr().Interface().(encoding.TextUnmarshaler)
-	if !ok {
-		return false
+	if u, ok := v.Addr().Interface().(json.Unmarshaler); ok {
+		d.fromJSON(path, n, u)
+		return true
 	}
+	if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8 {
+		d.fromJSON(path, n, unmarshalInto{v})
+		return true
+	}
+	return false
+}
+
+// fromText hands the text of a scalar to one of the cluster file's own types.
+func (d *decoder) fromText(path string, n ast.Node, u encoding.TextUnmarshaler, own ownType) {
 	text, ok := scalarText(n)
 	if !ok {
 		d.errorAt(n, path, "wrong-type", "want %s, found %s", own.want, describe(n))
-		return true
+		return
 	}
 	if err := u.UnmarshalText([]byte(text)); err != nil {
-		code := own.code
-		if code == "" {
-			code = "bad-value"
-		}
-		d.errorAt(n, path, code, "%q is no %s%s", text, own.want, own.hint(text))
+		d.errorAt(n, path, own.code, "%q is not %s", shorten(text), own.want)
 	}
-	return true
 }
 
 // unmarshalInto decodes JSON into a value that does not read itself.

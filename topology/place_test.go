@@ -150,3 +150,19 @@ func TestNamesOfManyReplicasDiffer(t *testing.T) {
 		t.Errorf("the first names depend on how many follow\n%s", d)
 	}
 }
+
+func TestPodNamesMustFitAFileName(t *testing.T) {
+	c := cluster(t, "")
+	// slipway-test-default.NAME: 21 characters and the name.
+	long := strings.Repeat("a", 63) + "." + strings.Repeat("b", 63) + "." + strings.Repeat("c", 63) + "."
+	pod := func(n int) *Objects {
+		return manifests(t, "{apiVersion: v1, kind: Pod, metadata: {name: "+long+strings.Repeat("d", n)+"}, spec: {containers: [{name: c}]}}")
+	}
+	if _, _, err := Allocate(c, pod(255-21-192), nil); err != nil {
+		t.Error(err)
+	}
+	_, _, err := Allocate(c, pod(255-21-192+1), nil)
+	if err == nil || !strings.Contains(err.Error(), "has 256 characters") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -18,25 +18,17 @@ import (
 // ownType describes a type that reads itself from one scalar.
 type ownType struct {
 	code string // of the diagnostic when it cannot
-	want string // "rate such as 100Mbit"
-	more func(text string) string
-}
-
-func (o ownType) hint(text string) string {
-	if o.more == nil {
-		return ""
-	}
-	return o.more(text)
+	want string // "a rate such as 100Mbit"
 }
 
 var ownTypes = map[reflect.Type]ownType{
-	reflect.TypeFor[netip.Addr]():   {code: "bad-address", want: "IPv4 address such as 192.168.233.10"},
-	reflect.TypeFor[netip.Prefix](): {code: "bad-cidr", want: "CIDR such as 10.244.0.0/16"},
-	reflect.TypeFor[MTU]():          {code: "bad-mtu", want: "MTU: a number of bytes, or auto"},
-	reflect.TypeFor[PortRange]():    {code: "bad-port-range", want: "port range such as 30000-32767"},
-	reflect.TypeFor[Rate]():         {code: "bad-rate", want: "rate such as 100Mbit or 1Gbit"},
-	reflect.TypeFor[Duration]():     {code: "bad-delay", want: "delay such as 500us or 1ms (up to 10s)"},
-	reflect.TypeFor[Percent]():      {code: "bad-loss", want: "share such as 0.1% (0% to 100%)"},
+	reflect.TypeFor[netip.Addr]():   {code: "bad-address", want: "an IPv4 address such as 192.168.233.10"},
+	reflect.TypeFor[netip.Prefix](): {code: "bad-cidr", want: "a CIDR such as 10.244.0.0/16"},
+	reflect.TypeFor[MTU]():          {code: "bad-mtu", want: "an MTU: a number of bytes, or auto"},
+	reflect.TypeFor[PortRange]():    {code: "bad-port-range", want: "a port range such as 30000-32767"},
+	reflect.TypeFor[Rate]():         {code: "bad-rate", want: "a rate such as 100Mbit or 1Gbit"},
+	reflect.TypeFor[Duration]():     {code: "bad-delay", want: "a delay such as 500us or 1ms (up to 10s)"},
+	reflect.TypeFor[Percent]():      {code: "bad-loss", want: "a share such as 0.1% (0% to 100%)"},
 }
 
 // enum says which words a type may hold, and the code if it does not.

@@ -108,11 +108,12 @@ func (v *validator) name(path, name string, most int) bool {
 	return false
 }
 
-// Names that mean something else: of a machine, the namespace that holds the
-// underlay and the loopback's name; of a segment, entries of
-// /proc/sys/net/ipv4/conf that are no bridge.
+// Names that mean something else: of a machine, those that every lab has
+// beside its nodes (the namespace of the underlay and the outside client), and
+// the loopback's; of a segment, entries of /proc/sys/net/ipv4/conf that are no
+// bridge.
 var (
-	reservedMachines = []string{"fabric", "localhost"}
+	reservedMachines = []string{"external", "fabric", "localhost"}
 	reservedSegments = []string{"all", "default", "lo"}
 )
 

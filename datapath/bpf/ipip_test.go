@@ -152,6 +152,8 @@ func TestAttachIsIdempotentAndDetachLeavesNothing(t *testing.T) {
 	if _, err := bpf.Stats(n.ns, n.tunnel); !errors.Is(err, bpf.ErrNotAttached) {
 		t.Errorf("counters before attaching: %v, want ErrNotAttached", err)
 	}
+	check(t, bpf.AttachIPIP(n.ns, n.tunnel))
+	open := descriptors(t)
 	for range 2 {
 		check(t, bpf.AttachIPIP(n.ns, n.tunnel))
 		if attached, err := bpf.IPIPAttached(n.ns, n.tunnel); err != nil || !attached {
@@ -170,6 +172,9 @@ func TestAttachIsIdempotentAndDetachLeavesNothing(t *testing.T) {
 	}
 	for range 2 {
 		check(t, bpf.DetachIPIP(n.ns, n.tunnel))
+	}
+	if got := descriptors(t); got != open {
+		t.Errorf("BPF descriptors: %d open before, %d after", open, got)
 	}
 	for _, dev := range []string{"tunl0", "eth0"} {
 		if got := qdiscs(t, n.ns, dev); strings.Contains(got, "clsact") {

@@ -3,6 +3,8 @@ package bpf_test
 import (
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -40,6 +42,22 @@ func qdiscs(t *testing.T, ns *netns.NS, dev string) string {
 		kinds = append(kinds, q.Type())
 	}
 	return strings.Join(kinds, " ")
+}
+
+// descriptors counts the BPF programs and maps that this process holds open.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	const dir = "/proc/self/fd"
+	entries, err := os.ReadDir(dir)
+	check(t, err)
+	n := 0
+	for _, e := range entries {
+		target, _ := os.Readlink(filepath.Join(dir, e.Name())) // one may be closed by now
+		if strings.HasPrefix(target, "anon_inode:bpf") {
+			n++
+		}
+	}
+	return n
 }
 
 func mustAddr(t *testing.T, s string) netip.Addr {

@@ -3,7 +3,6 @@ package cni
 import (
 	"context"
 	"errors"
-	"path/filepath"
 
 	"slipway/datapath"
 	"slipway/internal/netns"
@@ -17,7 +16,7 @@ type Exec struct {
 }
 
 // OpenExec prepares to run plugin inside node, remembering attachments below
-// cacheDir, in a directory of the node's own. The namespace must stay open as long as the Exec is used.
+// cacheDir, which must be the node's own. The namespace must stay open as long as the Exec is used.
 func OpenExec(node *netns.NS, plugin, cacheDir string) (*Exec, error) {
 	if plugin == "" || cacheDir == "" {
 		return nil, errors.New("run the CNI plugin: needs the plugin's binary and a cache directory")
@@ -26,7 +25,7 @@ func OpenExec(node *netns.NS, plugin, cacheDir string) (*Exec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Exec{rt: Runtime{Plugin: plugin, CacheDir: filepath.Join(cacheDir, node.Name())}, node: n}, nil
+	return &Exec{rt: Runtime{Plugin: plugin, CacheDir: cacheDir}, node: n}, nil
 }
 
 // Close lets go of the sockets in the node.

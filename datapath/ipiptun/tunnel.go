@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -30,6 +31,9 @@ const socketBuffer = 4 << 20
 // deviceQueue is the TUN's queue in packets. The kernel's 500 are 6 ms at 1
 // Gbit/s, less than the reader may have to wait for a processor.
 const deviceQueue = 4096
+
+// carrierTimeout is more than the second after which link watch runs at last.
+const carrierTimeout = 5 * time.Second
 
 // Tunnel is one node's end of all its IPIP tunnels.
 type Tunnel struct {
@@ -54,12 +58,18 @@ type Stats struct {
 }
 
 // Open attaches to the TUN cfg.Device, which must be there, and to protocol 4 at
-// cfg.Local, both inside ns. Nothing is carried before [Tunnel.Run].
+// cfg.Local, both inside ns, and waits until the TUN sends. Nothing is carried
+// before [Tunnel.Run].
 func Open(ns *netns.NS, cfg datapath.IPIPTunnel, log *slog.Logger) (*Tunnel, error) {
 	if !cfg.Local.Is4() {
 		return nil, fmt.Errorf("open IPIP in %s: local address %s is not IPv4", ns.Name(), cfg.Local)
 	}
-	index, err := prepareDevice(ns, cfg.Device)
+	h, err := nl.At(ns)
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	index, err := prepareDevice(h, cfg.Device)
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +89,11 @@ func Open(ns *netns.NS, cfg datapath.IPIPTunnel, log *slog.Logger) (*Tunnel, err
 	if err == nil {
 		t.raw, err = t.wire.SyscallConn()
 	}
+	if err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), carrierTimeout)
+		defer cancel()
+		err = h.AwaitCarrier(ctx, cfg.Device)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open IPIP in %s: %w", ns.Name(), err), t.Close())
 	}
@@ -86,18 +101,13 @@ func Open(ns *netns.NS, cfg datapath.IPIPTunnel, log *slog.Logger) (*Tunnel, err
 }
 
 // prepareDevice lengthens the TUN's queue and returns its index.
-func prepareDevice(ns *netns.NS, name string) (int, error) {
-	h, err := nl.At(ns)
-	if err != nil {
-		return 0, err
-	}
-	defer h.Close()
+func prepareDevice(h *nl.Handle, name string) (int, error) {
 	l, err := h.LinkByName(name)
 	if err != nil {
-		return 0, fmt.Errorf("find %s in %s: %w", name, ns.Name(), err)
+		return 0, fmt.Errorf("find %s in %s: %w", name, h.NSName(), err)
 	}
 	if err := h.LinkSetTxQLen(l, deviceQueue); err != nil {
-		return 0, fmt.Errorf("lengthen queue of %s in %s: %w", name, ns.Name(), err)
+		return 0, fmt.Errorf("lengthen queue of %s in %s: %w", name, h.NSName(), err)
 	}
 	return l.Attrs().Index, nil
 }

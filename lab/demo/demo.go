@@ -77,7 +77,10 @@ func Run(ctx context.Context, o Options) (res *Result, err error) {
 	}
 	for _, mode := range o.Modes {
 		m := &ModeResult{Mode: mode, Lab: labName(o.Cluster.Metadata.Name, mode)}
-		res.Modes = append(res.Modes, m)
+		if _, err := lab.ReadState(m.Lab); err == nil {
+			return res, fmt.Errorf("a lab %s is already up: take it down first (`slipway down %s`), or give the demo another name with -L", m.Lab, m.Lab)
+		}
+		res.Modes = append(res.Modes, m) // from here on it is ours to take down
 		if err := bringUp(ctx, o, m); err != nil {
 			return res, fmt.Errorf("mode %s: %w", mode, err)
 		}
@@ -96,9 +99,6 @@ func labName(cluster string, mode topology.ModeName) string {
 }
 
 func bringUp(ctx context.Context, o Options, m *ModeResult) error {
-	if _, err := lab.ReadState(m.Lab); err == nil {
-		return fmt.Errorf("a lab %s is already up: take it down first (`slipway down %s`)", m.Lab, m.Lab)
-	}
 	c := *o.Cluster
 	c.Metadata.Name, c.Spec.Network.Mode = m.Lab, m.Mode
 	var err error

@@ -1,9 +1,11 @@
 package shape
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -53,7 +55,10 @@ func CreateTap(p Port) error {
 	return nil
 }
 
-// attachTap opens a TAP that must be there.
+// carrierTimeout is more than the second after which link watch runs at last.
+const carrierTimeout = 5 * time.Second
+
+// attachTap opens a TAP that must be there, and waits until it sends.
 func attachTap(p Port) (*os.File, error) {
 	h, err := nl.At(p.NS)
 	if err != nil {
@@ -63,7 +68,16 @@ func attachTap(p Port) (*os.File, error) {
 	if _, err := h.LinkByName(p.Name); err != nil {
 		return nil, fmt.Errorf("find TAP %s in %s: %w", p.Name, p.NS.Name(), err)
 	}
-	return openTap(p)
+	f, err := openTap(p)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), carrierTimeout)
+	defer cancel()
+	if err := h.AwaitCarrier(ctx, p.Name); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // openTap attaches to a TAP, which it makes if there is none.
