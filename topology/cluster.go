@@ -201,7 +201,7 @@ type Underlay struct {
 }
 
 // Segment is one L2 broadcast domain of the underlay: a bridge in the fabric.
-// Rate, Delay and Loss apply to every port of the segment, each way once.
+// Rate limits every port, both ways; Delay and Loss act once per crossing.
 type Segment struct {
 	Name   string       `yaml:"name" json:"name"`
 	Subnet netip.Prefix `yaml:"subnet,omitzero" json:"subnet"`

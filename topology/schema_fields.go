@@ -61,8 +61,8 @@ var fieldDocs = map[string]fieldDoc{
 	"Segment.subnet": {text: "The addresses of the segment. Left out: 192.168.233.0/24 for the first, and counted up."},
 	"Segment.mtu":    {text: "MTU in bytes of IP packet.", value: defaultMTU, min: minPodMTU, max: maxMTU},
 	"Segment.rate":   {text: "Bandwidth of each port, each way, such as 1Gbit; a number alone is bit/s. 0: unlimited.", value: 0},
-	"Segment.delay":  {text: "Delay of each port, each way, up to 10s.", value: 0},
-	"Segment.loss":   {text: "Share of packets that each port loses, each way, such as 0.1%.", value: 0},
+	"Segment.delay":  {text: "What crossing the segment takes, one way, up to 10s.", value: 0},
+	"Segment.loss":   {text: "Share of packets that are lost on crossing the segment, such as 0.1%.", value: 0},
 
 	"Router.name":     {text: "Name: a DNS label, unlike that of any node.", pattern: labelPattern},
 	"Router.segments": {text: "The segments that it joins; its interfaces are eth0, eth1 in this order.", nonEmpty: true},
