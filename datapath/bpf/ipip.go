@@ -22,8 +22,10 @@ var ipipSpec = sync.OnceValues(loadIpip)
 // earlier call installed. Both devices must be there; cfg.Device is a TUN that
 // nothing reads. The node must forward IPv4, else the FIB gives no next hop.
 //
-// Outer packets leave through the underlay device's neighbours without passing
-// netfilter's OUTPUT and POSTROUTING, and inner ones enter at cfg.Device.
+// Unlike with kernel IPIP, outer packets pass neither netfilter's OUTPUT and
+// POSTROUTING nor INPUT, and a capture on cfg.Device sees only what comes out of
+// the tunnel: on the way in the packet has become another before captures look.
+// The underlay device shows both ways.
 func AttachIPIP(ns *netns.NS, cfg datapath.IPIPTunnel) error {
 	h, err := nl.At(ns)
 	if err != nil {
