@@ -41,6 +41,9 @@ func openBox(ctx context.Context, lab string) (b *box, fresh bool, err error) {
 	if os.Geteuid() != 0 {
 		return nil, false, &PrivilegeError{}
 	}
+	if err := claimDir(lab); err != nil {
+		return nil, false, err
+	}
 	l, err := lock(ctx, filesOf(lab).lock())
 	if err != nil {
 		return nil, false, fmt.Errorf("lab %s: %w", lab, err)
@@ -54,6 +57,36 @@ func openBox(ctx context.Context, lab string) (b *box, fresh bool, err error) {
 		return nil, false, errors.Join(err, l.release())
 	}
 	return &box{lab: lab, id: id, lock: l, journal: j, open: map[string]*place{}}, fresh, nil
+}
+
+// claimDir refuses a name that is no lab's, or whose directory is somebody else's.
+func claimDir(lab string) error {
+	if err := CheckName(lab); err != nil {
+		return err
+	}
+	dir := filesOf(lab).dir
+	ours, err := isLabDir(dir)
+	if err == nil && !ours {
+		_, err = os.Stat(dir)
+		if err == nil {
+			return fmt.Errorf("lab %s: directory %s exists and is not a lab's: it is left alone (choose another name, or another %s)", lab, dir, StateDirEnv)
+		}
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("lab %s: %w", lab, err)
+	}
+	return nil
+}
+
+// openExisting opens the box of a lab that must still be there once the lock is
+// ours: a `down` may have come first.
+func openExisting(ctx context.Context, lab string) (*box, error) {
+	b, fresh, err := openBox(ctx, lab)
+	if err == nil && fresh {
+		err = errors.Join(fmt.Errorf("lab %q: %w", lab, ErrNoLab), b.undoNew(), b.close())
+		return nil, err
+	}
+	return b, err
 }
 
 func (b *box) close() error {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"slipway/internal/netns"
 	"slipway/lab/daemon"
 	"slipway/lab/journal"
@@ -34,8 +36,11 @@ type DownResult struct {
 // removes nothing that does not carry its mark. It can be repeated.
 func Down(ctx context.Context, name string) (res *DownResult, err error) {
 	start := time.Now()
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
 	if _, err := os.Stat(filesOf(name).dir); errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("lab %q: %w", name, ErrNoLab)
+		return nil, errors.Join(fmt.Errorf("lab %q: %w", name, ErrNoLab), Sweep(ctx))
 	}
 	b, _, err := openBox(ctx, name)
 	if err != nil {
@@ -175,7 +180,8 @@ func (b *box) removeFiles(ctx context.Context) error {
 			return fmt.Errorf("remove files of lab %s: %w", b.lab, err)
 		}
 	}
-	if err := os.Remove(f.dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+	// Not empty: another command has begun the lab anew.
+	if err := os.Remove(f.dir); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
 		return fmt.Errorf("remove files of lab %s: %w", b.lab, err)
 	}
 	return releaseNetNSDir(ctx)

@@ -21,9 +21,11 @@ type hostRecord struct {
 
 func hostRecordPath() string { return filepath.Join(StateDir(), ".netns-dir") }
 
+func hostLockPath() string { return filepath.Join(StateDir(), ".lock") }
+
 // prepareNetNSDir makes the directory of names ready, recording what that takes.
 func prepareNetNSDir(ctx context.Context) (err error) {
-	l, err := lock(ctx, filepath.Join(StateDir(), ".lock"))
+	l, err := lock(ctx, hostLockPath())
 	if err != nil {
 		return err
 	}
@@ -47,25 +49,47 @@ func prepareNetNSDir(ctx context.Context) (err error) {
 	return netns.EnsureDir()
 }
 
+// Sweep removes what labs share on the machine if no lab is left. The last
+// `down` does so itself, unless it was cut off just before its end.
+func Sweep(ctx context.Context) error {
+	if _, err := os.Stat(StateDir()); errors.Is(err, os.ErrNotExist) || os.Geteuid() != 0 {
+		return nil
+	}
+	return releaseNetNSDir(ctx)
+}
+
 // releaseNetNSDir undoes prepareNetNSDir when no lab is left, and removes the
 // state directory.
-func releaseNetNSDir(ctx context.Context) error {
+func releaseNetNSDir(ctx context.Context) (err error) {
 	names, err := Names()
 	if err != nil || len(names) > 0 {
 		return err
 	}
-	lockPath := filepath.Join(StateDir(), ".lock")
+	lockPath := hostLockPath()
 	l, err := lock(ctx, lockPath)
 	if err != nil {
 		return err
 	}
-	if err := releaseRecorded(); err != nil {
-		return errors.Join(err, l.release())
+	defer func() {
+		err = errors.Join(err, l.release())
+		_ = os.Remove(StateDir()) // stays when another lab has come meanwhile
+	}()
+	// Again, now that nobody can begin: a lab has its directory before it asks
+	// for the directory of names.
+	if names, err = Names(); err != nil || len(names) > 0 {
+		return err
 	}
-	_ = os.Remove(lockPath)
-	err = l.release()
-	_ = os.Remove(StateDir()) // stays when another lab has come meanwhile
-	return err
+	torn, err := filepath.Glob(filepath.Join(StateDir(), "."+filepath.Base(hostRecordPath())+"-*"))
+	if err != nil {
+		return err
+	}
+	for _, t := range torn { // records that a crash kept from getting their name
+		_ = os.Remove(t)
+	}
+	if err := releaseRecorded(); err != nil {
+		return err
+	}
+	return os.Remove(lockPath)
 }
 
 func releaseRecorded() error {

@@ -78,7 +78,7 @@ func auditLab(ctx context.Context, name string) (diff datapath.Diff, err error) 
 	if err != nil {
 		return nil, err
 	}
-	b, _, err := openBox(ctx, name)
+	b, err := openExisting(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -3,8 +3,10 @@ package lab
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -42,6 +44,28 @@ func NSOfPod(lab, key string) string {
 	return nsPrefix + lab + "-" + strings.Replace(key, "/", ".", 1)
 }
 
+// NameError says that a lab cannot have a name. Names become directories and
+// parts of file names, so this is checked before any is looked for.
+type NameError struct{ Name string }
+
+// Error says what a name is made of.
+func (e *NameError) Error() string {
+	return fmt.Sprintf("lab name %q is no DNS label: lower-case letters, digits and - in between, at most %d", e.Name, maxLabel)
+}
+
+// maxLabel is the longest DNS label in characters (RFC 1035 §2.3.4).
+const maxLabel = 63
+
+var dnsLabel = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+
+// CheckName returns a [NameError] unless a lab can have the name.
+func CheckName(name string) error {
+	if len(name) > maxLabel || !dnsLabel.MatchString(name) {
+		return &NameError{Name: name}
+	}
+	return nil
+}
+
 // mark is what the alias of lo says in each namespace of a lab.
 func mark(lab, id string) string { return "slipway/" + lab + "/" + id }
 
@@ -53,9 +77,13 @@ func filesOf(lab string) files { return files{filepath.Join(StateDir(), lab)} }
 // SocketPath is where a lab's daemon listens.
 func SocketPath(lab string) string { return filesOf(lab).socket() }
 
+// lockName is the first file that a lab's directory has and the last one that
+// it loses, and tells it from directories of somebody else.
+const lockName = "slipway.lock"
+
 func (f files) journal() string  { return filepath.Join(f.dir, "journal") }
 func (f files) state() string    { return filepath.Join(f.dir, "state.json") }
-func (f files) lock() string     { return filepath.Join(f.dir, "lock") }
+func (f files) lock() string     { return filepath.Join(f.dir, lockName) }
 func (f files) socket() string   { return filepath.Join(f.dir, "daemon.sock") }
 func (f files) log() string      { return filepath.Join(f.dir, "daemon.log") }
 func (f files) id() string       { return filepath.Join(f.dir, "id") }

@@ -90,7 +90,7 @@ func Status(ctx context.Context, name string) (h *Health, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b, _, err := openBox(ctx, name)
+	b, err := openExisting(ctx, name)
 	if err != nil {
 		return nil, err
 	}

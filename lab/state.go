@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,6 +54,9 @@ var ErrBusy = errors.New("another slipway command is changing this lab")
 
 // ReadState reads a lab's state; ErrNoLab if it has none.
 func ReadState(lab string) (*State, error) {
+	if err := CheckName(lab); err != nil {
+		return nil, err
+	}
 	b, err := os.ReadFile(filesOf(lab).state())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("lab %q: %w", lab, ErrNoLab)
@@ -104,7 +107,8 @@ func writeAtomic(path string, b []byte) error {
 	return os.Rename(tmp.Name(), path)
 }
 
-// Names lists the labs that have a state directory, complete or not.
+// Names lists the labs that have a directory, complete or not. Directories of
+// somebody else in the same place are none.
 func Names() ([]string, error) {
 	entries, err := os.ReadDir(StateDir())
 	if errors.Is(err, os.ErrNotExist) {
@@ -115,11 +119,29 @@ func Names() ([]string, error) {
 	}
 	var out []string
 	for _, e := range entries {
-		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+		if !e.IsDir() || CheckName(e.Name()) != nil {
+			continue
+		}
+		if ours, err := isLabDir(filesOf(e.Name()).dir); err != nil {
+			return nil, fmt.Errorf("list labs: %w", err)
+		} else if ours {
 			out = append(out, e.Name())
 		}
 	}
 	return out, nil
+}
+
+// isLabDir tells a lab's directory from somebody else's: it has the lock file,
+// or nothing yet or any more.
+func isLabDir(dir string) (bool, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return len(entries) == 0 || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == lockName }), nil
 }
 
 // lockFile is an exclusive lock held by one command; the kernel lets go of it
@@ -131,36 +153,47 @@ const lockPatience = 30 * time.Second
 
 // lock takes the lab's lock, waiting a while for a command that holds it.
 func lock(ctx context.Context, path string) (*lockFile, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("lock lab: %w", err)
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock lab: %w", err)
-	}
 	give := time.Now().Add(lockPatience)
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			break
+		l, err := tryLock(path)
+		if err != nil {
+			return nil, fmt.Errorf("lock lab: %w", err)
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errors.Join(fmt.Errorf("lock lab: %w", err), f.Close())
+		if l != nil {
+			return l, nil
+		}
+		if time.Now().After(give) {
+			return nil, ErrBusy
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), f.Close())
+			return nil, ctx.Err()
 		case <-time.After(20 * time.Millisecond):
-			if time.Now().After(give) {
-				return nil, errors.Join(ErrBusy, f.Close())
-			}
 		}
 	}
-	if !sameFile(f, path) { // `down` removed it while we waited
-		_ = f.Close()
-		return lock(ctx, path)
+}
+
+// tryLock returns nil when another command holds the lock, or removed the file
+// or its directory meanwhile, as the end of a `down` does.
+func tryLock(path string) (*lockFile, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
 	}
-	return &lockFile{f}, nil
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil && sameFile(f, path) {
+		return &lockFile{f}, nil
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = nil
+	}
+	return nil, errors.Join(err, f.Close())
 }
 
 func sameFile(f *os.File, path string) bool {

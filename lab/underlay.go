@@ -61,8 +61,11 @@ func (u *underlay) relays(lab string) []daemon.Relay {
 
 // applyUnderlay makes the fabric and the machines equal to the plan.
 func (b *box) applyUnderlay(ctx context.Context, u *underlay) (datapath.Diff, error) {
-	fabric, diff, bridges, err := b.ensureFabric(u)
+	fab, diff, err := b.ensureFabric(u)
 	if err != nil {
+		return diff, err
+	}
+	if fab.queues, err = queueing(fab.h); err != nil {
 		return diff, err
 	}
 	diffs := make([]datapath.Diff, len(u.machines))
@@ -74,7 +77,7 @@ func (b *box) applyUnderlay(ctx context.Context, u *underlay) (datapath.Diff, er
 				return err
 			}
 			var err error
-			diffs[i], err = b.ensureMachine(u, m, fabric, bridges)
+			diffs[i], err = b.ensureMachine(u, m, fab)
 			return err
 		})
 	}
@@ -89,34 +92,41 @@ func (b *box) applyUnderlay(ctx context.Context, u *underlay) (datapath.Diff, er
 // help: the kernel serialises link changes under one lock (rtnl_mutex).
 const workers = 2
 
-func (b *box) ensureFabric(u *underlay) (*place, datapath.Diff, map[string]netlink.Link, error) {
+// fabric is the open fabric with its bridges.
+type fabric struct {
+	*place
+	bridges map[string]netlink.Link
+	queues  map[string]bool // ports that hold a queueing discipline
+}
+
+func (b *box) ensureFabric(u *underlay) (*fabric, datapath.Diff, error) {
 	name := NSOfMachine(b.lab, fabricName)
 	made, err := b.ensureOpen(name)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	fabric, err := b.machinePlace(name)
+	open, err := b.machinePlace(name)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
+	fab := &fabric{place: open, bridges: map[string]netlink.Link{}}
 	var diff datapath.Diff
 	if made {
 		diff = append(diff, datapath.Change{Node: fabricName, Action: datapath.Add, Object: "namespace", Command: "ip netns add " + name})
-		if err := fabric.ns.Do(keepBridgesOffIPTables); err != nil {
-			return nil, diff, nil, fmt.Errorf("set up the fabric: %w", err)
+		if err := fab.ns.Do(keepBridgesOffIPTables); err != nil {
+			return nil, diff, fmt.Errorf("set up the fabric: %w", err)
 		}
 	}
-	bridges := map[string]netlink.Link{}
 	for _, seg := range u.segments {
-		l, did, err := ensureBridge(fabric.h, seg)
+		l, did, err := ensureBridge(fab.h, seg)
 		diff = append(diff, did...)
 		if err != nil {
-			return nil, diff, nil, fmt.Errorf("bridge of segment %s: %w", seg.Name, err)
+			return nil, diff, fmt.Errorf("bridge of segment %s: %w", seg.Name, err)
 		}
-		bridges[bridgeName(seg.Name)] = l
+		fab.bridges[bridgeName(seg.Name)] = l
 	}
-	did, err := b.pruneFabric(fabric, u)
-	return fabric, append(diff, did...), bridges, err
+	did, err := b.pruneFabric(fab.place, u)
+	return fab, append(diff, did...), err
 }
 
 // ensureOpen opens or makes a machine's namespace and keeps it open.
@@ -200,7 +210,7 @@ func (b *box) pruneFabric(fabric *place, u *underlay) (datapath.Diff, error) {
 	return diff, nil
 }
 
-func (b *box) ensureMachine(u *underlay, m machine, fabric *place, bridges map[string]netlink.Link) (datapath.Diff, error) {
+func (b *box) ensureMachine(u *underlay, m machine, fab *fabric) (datapath.Diff, error) {
 	name := NSOfMachine(b.lab, m.name)
 	made, err := b.ensureOpen(name)
 	if err != nil {
@@ -220,12 +230,12 @@ func (b *box) ensureMachine(u *underlay, m machine, fabric *place, bridges map[s
 		}
 	}
 	for _, w := range u.wires[m.name] {
-		did, err := w.ensure(node, fabric, bridges[w.bridge])
+		did, err := w.ensure(node, fab.place, fab.bridges[w.bridge])
 		diff = append(diff, did...)
 		if err != nil {
 			return diff, err
 		}
-		did, err = w.shape(node, fabric, u.support)
+		did, err = w.shape(node, fab.place, fab.queues, u.support)
 		diff = append(diff, did...)
 		if err != nil {
 			return diff, err

@@ -100,6 +100,9 @@ func change(ctx context.Context, name string, create, keep bool, p Progress, edi
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
+	if fresh && !create { // a `down` came first
+		return nil, errors.Join(fmt.Errorf("lab %q: %w", name, ErrNoLab), b.undoNew())
+	}
 	if fresh && !keep {
 		defer func() {
 			if err != nil {
@@ -118,13 +121,17 @@ func change(ctx context.Context, name string, create, keep bool, p Progress, edi
 	return res, nil
 }
 
+// ErrCleanUp reports that what a failed or interrupted command made could not
+// all be removed again.
+var ErrCleanUp = errors.New("clean up")
+
 // undoNew takes down what was made of a lab that could not be finished; it must
 // work although the command's own context has ended.
 func (b *box) undoNew() error {
 	ctx, cancel := context.WithTimeout(context.Background(), downPatience)
 	defer cancel()
 	if _, err := b.down(ctx); err != nil {
-		return fmt.Errorf("clean up: %w (run `slipway down %s`)", err, b.lab)
+		return fmt.Errorf("%w: %w (run `slipway down %s`)", ErrCleanUp, err, b.lab)
 	}
 	return nil
 }

@@ -208,7 +208,14 @@ func (w wire) setPort(h *nl.Handle, l, bridge netlink.Link) (datapath.Diff, erro
 }
 
 // shape makes both ends of the wire limit, lose and delay as the segment says.
-func (w wire) shape(node, fabric *place, sup shape.Support) (datapath.Diff, error) {
+// On a segment that does neither it looks no further when the ends hold nothing.
+func (w wire) shape(node, fabric *place, queues map[string]bool, sup shape.Support) (datapath.Diff, error) {
+	if !w.segment.Shaped() && !queues[w.port] {
+		inner, err := queueing(node.h)
+		if err != nil || !inner[w.leg.Name] {
+			return nil, err
+		}
+	}
 	var diff datapath.Diff
 	for _, end := range []struct {
 		on, device string
@@ -226,6 +233,30 @@ func (w wire) shape(node, fabric *place, sup shape.Support) (datapath.Diff, erro
 		}
 	}
 	return diff, nil
+}
+
+// queueing lists, in one dump, the devices that hold a queueing discipline which
+// somebody put there: the kernel's own have no handle.
+func queueing(h *nl.Handle) (map[string]bool, error) {
+	qdiscs, err := nl.Dump(func() ([]netlink.Qdisc, error) { return h.QdiscList(nil) })
+	if err != nil {
+		return nil, fmt.Errorf("list queueing disciplines in %s: %w", h.NSName(), err)
+	}
+	out := map[string]bool{}
+	for _, q := range qdiscs {
+		if q.Attrs().Handle == 0 {
+			continue
+		}
+		l, err := h.LinkByIndex(q.Attrs().LinkIndex)
+		if nl.Missing(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("device of a queueing discipline in %s: %w", h.NSName(), err)
+		}
+		out[l.Attrs().Name] = true
+	}
+	return out, nil
 }
 
 func (w wire) update(object, command, was string) datapath.Change {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"slipway/internal/netns"
+	nlh "slipway/internal/nl"
 )
 
 // Constants that neither netlink library nor x/sys names.
@@ -144,6 +145,36 @@ func (r *rtnl) setProxyDelay(index int, milliseconds uint64) error {
 	req.AddRawData(parms.Serialize())
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err
+}
+
+// proxyDelays reads what setProxyDelay sets, in milliseconds by link index: of
+// all devices, because the kernel tells them only together.
+func (r *rtnl) proxyDelays() (map[int]uint64, error) {
+	req := r.request(unix.RTM_GETNEIGHTBL, unix.NLM_F_DUMP)
+	req.AddRawData([]byte{unix.AF_INET, 0, 0, 0})
+	msgs, err := nlh.Dump(func() ([][]byte, error) { return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGHTBL) })
+	if err != nil {
+		return nil, err
+	}
+	out := map[int]uint64{}
+	for _, m := range msgs {
+		parms, err := nested(m[4:], ndtaParms)
+		if err != nil {
+			return nil, err
+		}
+		index, err := nested(parms, ndtpaIfindex)
+		if err != nil {
+			return nil, err
+		}
+		delay, err := nested(parms, ndtpaProxyDelay)
+		if err != nil {
+			return nil, err
+		}
+		if len(index) >= 4 && len(delay) >= 8 { // the table's defaults have no index
+			out[int(nl.NativeEndian().Uint32(index))] = nl.NativeEndian().Uint64(delay)
+		}
+	}
+	return out, nil
 }
 
 func endAttrs(name string, mac net.HardwareAddr, mtu int) []*nl.RtAttr {

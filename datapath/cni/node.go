@@ -31,6 +31,7 @@ type Node struct {
 
 	mu      sync.Mutex
 	bridges map[string]int // name → index
+	facts   facts
 }
 
 // OpenNode opens the netlink sockets of a node. The namespace must stay open
@@ -59,7 +60,9 @@ func (n *Node) Close() error {
 
 // Attach plugs a pod in and reports whether anything had to be changed. What is
 // already as it should be is left alone, what differs is repaired, and a link
-// of that name that leads elsewhere is replaced.
+// of that name that leads elsewhere is replaced. What concerns the node as a
+// whole (the route to the gateway, the devices' proxy_delay) is read afresh at
+// most once a second.
 func (n *Node) Attach(ctx context.Context, pod *netns.NS, port datapath.PodPort) (changed bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -245,6 +248,7 @@ func (n *Node) check(pod *netns.NS, w want) error {
 	if eth == nil {
 		return fmt.Errorf("%w: %s does not lead to the pod's %s", ErrDiffers, w.HostIf, w.ContainerIf)
 	}
+	n.forgetFacts()
 	pass := repair{node: n, pod: p, want: w, host: host, eth: eth, dry: true}
 	if _, err := pass.run(); err != nil {
 		return err

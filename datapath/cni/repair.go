@@ -1,12 +1,9 @@
 package cni
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"strconv"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -203,7 +200,7 @@ func contains(list []netlink.Route, r netlink.Route) bool {
 // settings of the host end below /proc/sys/net/ipv4/{conf,neigh}.
 func (r *repair) settings() error {
 	rt, index := r.node.rt, r.host.Index
-	setDelay := func() error { return rt.setProxyDelay(index, proxyDelay) }
+	setDelay := func() error { return r.node.setProxyDelay(index, proxyDelay) }
 	if r.fresh {
 		return r.fix("proxy_delay of "+r.want.HostIf, setDelay)
 	}
@@ -216,28 +213,11 @@ func (r *repair) settings() error {
 			return err
 		}
 	}
-	have, err := r.node.proxyDelay(r.want.HostIf)
+	have, err := r.node.proxyDelay(index)
 	if err != nil || have == proxyDelay {
 		return err
 	}
 	return r.fix("proxy_delay of "+r.want.HostIf, setDelay)
-}
-
-// proxyDelay reads the one setting that netlink tells only together with those
-// of all other devices.
-func (n *Node) proxyDelay(dev string) (delay int, err error) {
-	err = n.ns.Do(func() error {
-		b, err := os.ReadFile("/proc/sys/net/ipv4/neigh/" + dev + "/proxy_delay")
-		if err != nil {
-			return err
-		}
-		delay, err = strconv.Atoi(string(bytes.TrimSpace(b)))
-		return err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("read proxy_delay of %s: %w", dev, err)
-	}
-	return delay, nil
 }
 
 // hostRoute leads the node to a routed pod.
@@ -260,16 +240,4 @@ func (r *repair) gateway() error {
 		return nil
 	}
 	return r.node.covers(r.want.Gateway.AsSlice(), r.host.Index)
-}
-
-// covers reports nil if the node routes addr by a device other than but.
-func (n *Node) covers(addr net.IP, but int) error {
-	got, err := n.h.RouteGet(addr)
-	if err != nil && !errors.Is(err, unix.ENETUNREACH) && !errors.Is(err, unix.EHOSTUNREACH) {
-		return fmt.Errorf("look up the route to %s: %w", addr, err)
-	}
-	if err != nil || len(got) == 0 || got[0].LinkIndex == but || got[0].Type != unix.RTN_UNICAST {
-		return fmt.Errorf("%w: %s (add one such as \"%s dev eth0 scope link\")", ErrGatewayUncovered, addr, addr)
-	}
-	return nil
 }

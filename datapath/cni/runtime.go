@@ -119,7 +119,10 @@ func (r Runtime) prepare(node *netns.NS, podNS string, port datapath.PodPort) (*
 			{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", namespace}, {"K8S_POD_NAME", name},
 			{"SLIPWAY_HOST_IF", port.HostIf}, {"SLIPWAY_HOST_MAC", port.HostMAC},
 		},
-		CapabilityArgs: map[string]any{"ips": []string{port.Address.String()}, "mac": port.ContainerMAC},
+		CapabilityArgs: map[string]any{"mac": port.ContainerMAC},
+	}
+	if port.Address.IsValid() { // DEL does without
+		rt.CapabilityArgs["ips"] = []string{port.Address.String()}
 	}
 	return c, list, rt, nil
 }

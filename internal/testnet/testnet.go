@@ -95,6 +95,10 @@ func probeNow(c Capability) error {
 	case VXLAN:
 		return probeLink(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "probe0"}, VxlanId: 1, Port: 8472})
 	case KernelIPIP:
+		// Loading the module would put a tunl0 into every namespace, the root one too.
+		if _, err := os.Stat("/sys/module/ipip"); err != nil {
+			return err
+		}
 		return probeLink(&netlink.Iptun{LinkAttrs: netlink.LinkAttrs{Name: "probe0"}})
 	case TUN:
 		_, err := os.Stat("/dev/net/tun")
@@ -228,7 +232,9 @@ const upTimeout = 10 * time.Second
 // which costs a TCP connection a second.
 func WaitUp(t testing.TB, h *nl.Handle, name string) {
 	t.Helper()
-	for end := time.Now().Add(upTimeout); ; {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(upTimeout); ; <-tick.C {
 		l, err := h.LinkByName(name)
 		if err != nil {
 			t.Fatal(err)
@@ -239,7 +245,6 @@ func WaitUp(t testing.TB, h *nl.Handle, name string) {
 		if time.Now().After(end) {
 			t.Fatalf("%s is %s, not up, after %v", name, l.Attrs().OperState, upTimeout)
 		}
-		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -46,8 +46,8 @@ func TestStreamCountsWhatTheDeviceCounts(t *testing.T) {
 	if least, most := float64(s.Bytes), float64(s.Bytes)*(1+66.0/float64(s.MSS))+1e4; wire < least || wire > most {
 		t.Errorf("the stream says %d bytes were received, the device %.0f, not between %.0f and %.0f", s.Bytes, wire, least, most)
 	}
-	if s.MSS != 1448 { // MTU 1500 less IP 20 and TCP with time stamps 32
-		t.Errorf("MSS %d, want 1448", s.MSS)
+	if s.MSS != 1448 || s.PathMTU != 1500 { // less IP 20 and TCP with time stamps 32
+		t.Errorf("MSS %d with path MTU %d, want 1448 and 1500", s.MSS, s.PathMTU)
 	}
 	if want := float64(s.Bytes) * 8 / s.Duration.Seconds(); s.BitsPerSecond != want {
 		t.Errorf("%v bit/s, want %v", s.BitsPerSecond, want)

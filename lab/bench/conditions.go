@@ -26,7 +26,7 @@ type Conditions struct {
 	// others during the measurement; Idle the share that nobody used.
 	Steal     float64 `json:"steal"`
 	Idle      float64 `json:"idle"`
-	MTU       int     `json:"mtu,omitempty"`       // bytes, of the pods
+	MTU       int     `json:"mtu,omitempty"`       // bytes, of the path
 	WriteSize int     `json:"writeSize,omitempty"` // bytes, of streams
 
 	start cpuTimes

@@ -69,16 +69,6 @@ func iperf3(b *testing.B, client, server Endpoint, seconds int) (bits, cpus floa
 	}
 	defer cmd.Wait() //nolint:errcheck // ends after one test
 	args := []string{"-c", server.Addr.String(), "-J", "-t", fmt.Sprint(seconds), "-l", fmt.Sprint(DefaultWriteSize)}
-	var out []byte
-	var err error
-	for ctx.Err() == nil { // until the server listens
-		if out, err = (run.Cmd{NS: client.NS, Name: "iperf3", Args: args}).Output(ctx); err == nil {
-			break
-		}
-	}
-	if err != nil {
-		b.Fatal(err)
-	}
 	var report struct {
 		End struct {
 			SumReceived struct {
@@ -90,8 +80,18 @@ func iperf3(b *testing.B, client, server Endpoint, seconds int) (bits, cpus floa
 			} `json:"cpu_utilization_percent"`
 		} `json:"end"`
 	}
-	if err := json.Unmarshal(out, &report); err != nil {
-		b.Fatal(err)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for ; ; <-tick.C { // until the server listens; with -J a refused connection is no failure to iperf3 3.12
+		out, err := run.Cmd{NS: client.NS, Name: "iperf3", Args: args}.Output(ctx)
+		if ctx.Err() != nil {
+			b.Fatalf("iperf3: %v:\n%s", ctx.Err(), out)
+		}
+		if err == nil {
+			err = json.Unmarshal(out, &report)
+		}
+		if err == nil && report.End.SumReceived.BitsPerSecond > 0 {
+			return report.End.SumReceived.BitsPerSecond, (report.End.CPU.Host + report.End.CPU.Remote) / 100
+		}
 	}
-	return report.End.SumReceived.BitsPerSecond, (report.End.CPU.Host + report.End.CPU.Remote) / 100
 }

@@ -76,6 +76,7 @@ func Measure(ctx context.Context, name string, client, server Endpoint, plan Pla
 			return Row{}, fmt.Errorf("measure %s: %w", name, err)
 		}
 		row.Samples = append(row.Samples, s)
+		row.Conditions.MTU = s.PathMTU
 		row.Retransmits += s.Retransmits
 		row.Requests += h.TotalCount()
 		row.Latencies.Merge(h)

@@ -20,6 +20,7 @@ type Sample struct {
 	BitsPerSecond float64       `json:"bitsPerSecond"` // of TCP payload
 	Retransmits   int           `json:"retransmits"`   // segments (tcpi_total_retrans)
 	MSS           int           `json:"mss"`           // bytes of payload in a segment (tcpi_snd_mss)
+	PathMTU       int           `json:"pathMTU"`       // bytes of IP packet (tcpi_pmtu)
 }
 
 // drainTimeout is how much longer than asked a stream may take to deliver what
@@ -68,7 +69,7 @@ func (p *pair) stream(ctx context.Context, d time.Duration, writeSize int) (Samp
 	if err != nil {
 		return Sample{}, fmt.Errorf("read TCP_INFO: %w", err)
 	}
-	s.Retransmits, s.MSS = int(info.Total_retrans), int(info.Snd_mss)
+	s.Retransmits, s.MSS, s.PathMTU = int(info.Total_retrans), int(info.Snd_mss), int(info.Pmtu)
 	s.BitsPerSecond = float64(s.Bytes) * 8 / s.Duration.Seconds()
 	return s, nil
 }
