@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -85,6 +86,7 @@ func exitCode(ctx context.Context, err error) int {
 	var diags topology.Diagnostics
 	var privilege *lab.PrivilegeError
 	var unsupported *bpf.UnsupportedError
+	var name *lab.NameError
 	switch {
 	case errors.As(err, &silent):
 		return silent.code
@@ -92,18 +94,29 @@ func exitCode(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.As(err, &c):
 		return c.code
-	case errors.As(err, &diags), errors.Is(err, lab.ErrNoLab):
+	case errors.As(err, &diags), errors.As(err, &name), errors.Is(err, lab.ErrNoLab):
 		return exitUsage
-	case errors.As(err, &privilege), errors.As(err, &unsupported), errors.Is(err, exec.ErrNotFound):
+	case errors.As(err, &privilege), errors.As(err, &unsupported), errors.Is(err, exec.ErrNotFound), denied(err):
 		return exitMissing
 	default:
 		return exitNo
 	}
 }
 
+// denied tells a missing privilege from a file that nobody may touch.
+func denied(err error) bool { return errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 }
+
 // complain prints the error and what to do about it.
 func (a *app) complain(err error, code int) {
-	if code == exitInterrupted {
+	var left *leftError
+	switch {
+	case code == exitInterrupted && errors.Is(err, lab.ErrCleanUp):
+		fmt.Fprintf(a.err, "slipway: interrupted: %v\n", err)
+		return
+	case code == exitInterrupted && errors.As(err, &left):
+		fmt.Fprintf(a.err, "slipway: interrupted: %s\n", left.said)
+		return
+	case code == exitInterrupted:
 		fmt.Fprintln(a.err, "slipway: interrupted, cleaned up")
 		return
 	}
@@ -117,6 +130,8 @@ func hint(err error) string {
 	switch {
 	case errors.Is(err, lab.ErrNoLab):
 		return "`slipway list` shows the labs that there are, `slipway up -f FILE` makes one"
+	case denied(err):
+		return "labs belong to root: run it with sudo"
 	case errors.Is(err, lab.ErrBusy):
 		return "wait for it to end, or end it; its work can be repeated or taken down at any point"
 	case errors.Is(err, exec.ErrNotFound):
@@ -228,7 +243,7 @@ func version() string {
 // labName settles which lab a command works on.
 func (a *app) labName() (string, error) {
 	if a.lab != "" {
-		return a.lab, nil
+		return a.lab, lab.CheckName(a.lab)
 	}
 	names, err := lab.Names()
 	if err != nil {

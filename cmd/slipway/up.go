@@ -126,18 +126,35 @@ func (a *app) runningOrDefault() (*topology.Cluster, *topology.Objects, error) {
 	return c, &topology.Objects{}, err
 }
 
+// leftError is a command that was cut off or failed and left something that
+// running it again, or another command, finishes.
+type leftError struct {
+	err  error
+	said string
+}
+
+func (e *leftError) Error() string { return e.err.Error() + "\n" + e.said }
+func (e *leftError) Unwrap() error { return e.err }
+
 // halfDone gives an error the exit code that says what it left behind.
 func (a *app) halfDone(ctx context.Context, name string, err error) error {
-	if ctx.Err() != nil {
+	if _, e := lab.ReadState(name); e != nil {
 		return err
 	}
-	if code := exitCode(ctx, err); code != exitNo {
+	return leftOver(ctx, err, fmt.Sprintf("lab %s is partly done: `slipway up` again repairs it, `slipway down %s` removes it", name, name))
+}
+
+// leftOver adds what a command left, unless it was refused before it began.
+func leftOver(ctx context.Context, err error, said string) error {
+	left := &leftError{err, said}
+	switch exitCode(ctx, err) {
+	case exitInterrupted:
+		return left
+	case exitNo:
+		return &coded{exitPartial, left}
+	default:
 		return err
 	}
-	if _, e := lab.ReadState(name); e == nil {
-		return &coded{exitPartial, fmt.Errorf("%w\nlab %s is partly done: `slipway up` again repairs it, `slipway down %s` removes it", err, name, name)}
-	}
-	return err
 }
 
 func printResult(w io.Writer, r *lab.Result, timings, quiet bool) error {
@@ -189,7 +206,10 @@ func (a *app) down(ctx context.Context, names []string, all bool) error {
 		if len(names) > 0 {
 			return usageError("--all takes no names")
 		}
-		var err error
+		err := lab.Sweep(ctx)
+		if err != nil {
+			return err
+		}
 		if names, err = lab.Names(); err != nil {
 			return err
 		}
@@ -200,14 +220,27 @@ func (a *app) down(ctx context.Context, names []string, all bool) error {
 		}
 		names = []string{n}
 	}
-	var results []*lab.DownResult
+	results := []*lab.DownResult{}
+	var errs []error
 	for _, n := range names {
 		r, err := lab.Down(ctx, n)
-		if err != nil {
-			return err
+		switch {
+		case errors.Is(err, lab.ErrNoLab):
+			errs = append(errs, err)
+		case err != nil:
+			errs = append(errs, leftOver(ctx, err, fmt.Sprintf("lab %s is partly down: `slipway down %s` again finishes it", n, n)))
+		default:
+			results = append(results, r)
 		}
-		results = append(results, r)
 	}
+	err := errors.Join(errs...)
+	if len(results) == 0 && err != nil {
+		return err
+	}
+	return errors.Join(err, a.printDown(results, all))
+}
+
+func (a *app) printDown(results []*lab.DownResult, all bool) error {
 	return a.print(results, func(w io.Writer) error {
 		for _, r := range results {
 			fmt.Fprintf(w, "lab %s is down: %s and %s removed in %s\n", r.Lab, plural(r.Namespaces, "namespace"), plural(len(r.Ended), "process"), ms(r.Took))
@@ -215,7 +248,7 @@ func (a *app) down(ctx context.Context, names []string, all bool) error {
 				fmt.Fprintf(w, "  left alone: process %d (%s) stands in a namespace of the lab, which lives until it ends\n", h.PID, h.Command)
 			}
 		}
-		if len(results) == 0 {
+		if len(results) == 0 && all {
 			fmt.Fprintln(w, "no lab is up")
 		}
 		return nil
