@@ -49,11 +49,8 @@ type messageShape struct {
 	closed    bool // a shorter one was added
 }
 
-// reserve returns storage for the headers of the next datagram; nil if full.
+// reserve returns storage for the headers of the next datagram. There must be room.
 func (b *sendBatch) reserve() []byte {
-	if b.nHeader == batchHeaders {
-		return nil
-	}
 	b.nHeader++
 	return b.storage[b.nHeader-1][:]
 }
@@ -64,7 +61,8 @@ func (b *sendBatch) room() bool {
 }
 
 // add appends the datagram that head and tail, which may be empty, make. There
-// must be room. Both stay referenced until the batch is reset.
+// must be room. Both stay referenced until the batch is reset. Unless join, the
+// datagram gets a message of its own.
 func (b *sendBatch) add(peer *unix.RawSockaddrInet4, head, tail []byte, join bool) {
 	n := len(head) + len(tail)
 	var m *messageShape
