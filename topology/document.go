@@ -9,6 +9,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 )
@@ -68,7 +69,10 @@ func (d *document) locate(path string) position {
 		}
 		path = parentPath(path)
 	}
-	return d.places[""]
+	if p, ok := d.places[""]; ok || len(d.lines) == 0 {
+		return p
+	}
+	return position{1, 1}
 }
 
 // present reports whether the file gives a value for the path.
@@ -107,7 +111,7 @@ func indexPath(path string, i int) string { return path + "[" + strconv.Itoa(i) 
 const maxNesting = 100
 
 // parseYAML returns the documents that hold something. Broken YAML is reported
-// once: what follows the first mistake cannot be read.
+// once a document: what follows the first mistake cannot be read.
 func (d *document) parseYAML(data []byte) []*ast.DocumentNode {
 	if !utf8.Valid(data) {
 		d.report(SeverityError, invalidUTF8(data), "", "bad-yaml", "not UTF-8 text")
@@ -117,43 +121,86 @@ func (d *document) parseYAML(data []byte) []*ast.DocumentNode {
 		d.report(SeverityError, p, "", "bad-yaml", "brackets are nested deeper than %d levels", maxNesting)
 		return nil
 	}
-	file, err := parseBytes(data)
-	if err != nil {
-		p, msg := position{1, 1}, err.Error()
-		var ye yaml.Error
-		if errors.As(err, &ye) {
-			msg = ye.GetMessage()
-			if tk := ye.GetToken(); tk != nil && tk.Position != nil {
-				p = position{tk.Position.Line, tk.Position.Column}
-			}
-		}
-		d.report(SeverityError, p, "", "bad-yaml", "broken YAML: %s", strings.ReplaceAll(msg, "\t", `\t`))
-		return nil
-	}
 	var docs []*ast.DocumentNode
-	for _, doc := range file.Docs {
-		if doc == nil || doc.Body == nil || isComment(doc.Body) {
+	for _, tokens := range splitDocuments(lexer.Tokenize(string(data))) {
+		file, err := parseTokens(tokens)
+		if err != nil {
+			d.syntaxError(err, tokens)
 			continue
 		}
-		docs = append(docs, doc)
+		for _, doc := range file.Docs {
+			if doc != nil && !isNull(doc.Body) && !isComment(doc.Body) {
+				docs = append(docs, doc)
+			}
+		}
 	}
 	return docs
 }
 
-// parseBytes turns a panic of the YAML library into an error: input comes from
+// splitDocuments cuts a token stream at "---" and after "...": the library's
+// own parser silently drops all that follows an empty document.
+func splitDocuments(tokens token.Tokens) []token.Tokens {
+	var out []token.Tokens
+	var current token.Tokens
+	content := false
+	flush := func() {
+		if content {
+			current[0].Prev, current[len(current)-1].Next = nil, nil
+			out = append(out, current)
+		}
+		current, content = nil, false
+	}
+	directives := false // "%YAML 1.2" belongs to the document that follows
+	for _, tk := range tokens {
+		switch tk.Type {
+		case token.DocumentHeaderType:
+			if !directives {
+				flush()
+			}
+			directives = false
+		case token.DirectiveType:
+			directives = true
+		case token.DocumentEndType:
+			flush()
+			continue
+		case token.CommentType:
+		default:
+			content = true
+		}
+		current = append(current, tk)
+	}
+	flush()
+	return out
+}
+
+// syntaxError reports what the library could not read.
+func (d *document) syntaxError(err error, tokens token.Tokens) {
+	p, msg := tokenPosition(tokens[0]), err.Error()
+	var ye yaml.Error
+	if errors.As(err, &ye) {
+		msg = ye.GetMessage()
+		if tk := ye.GetToken(); tk != nil && tk.Position != nil {
+			p = tokenPosition(tk)
+		}
+	}
+	d.report(SeverityError, p, "", "bad-yaml", "broken YAML: %s", strings.ReplaceAll(msg, "\t", `\t`))
+}
+
+// parseTokens turns a panic of the YAML library into an error: input comes from
 // anywhere, and a crash is no way to reject it.
-func parseBytes(data []byte) (file *ast.File, err error) {
+func parseTokens(tokens token.Tokens) (file *ast.File, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("the YAML reader gave up: %v", r)
 		}
 	}()
-	return parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
+	return parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 }
 
+// isComment reports whether a node is there for readers, or the library, alone.
 func isComment(n ast.Node) bool {
 	switch n.(type) {
-	case *ast.CommentGroupNode, *ast.CommentNode:
+	case *ast.CommentGroupNode, *ast.CommentNode, *ast.DirectiveNode:
 		return true
 	}
 	return false
