@@ -163,9 +163,9 @@ func (b *box) ensureNamespace(name string) (p *place, made bool, err error) {
 	return p, true, err
 }
 
-// makeNamespace announces, creates and marks a namespace. Its loopback is up
-// and IPv6 is off, which keeps router solicitations and duplicate address
-// detection out of captures.
+// makeNamespace announces, creates and marks a namespace. Its loopback is up.
+// In a machine IPv6 is off, which keeps router solicitations and duplicate
+// address detection out of captures; pods have the CNI plugin for that.
 func (b *box) makeNamespace(name string) (*place, error) {
 	if b.journal.Has(journal.NetNS, name) {
 		if err := netns.Delete(name); err != nil { // a stray file that a crash left
@@ -198,13 +198,16 @@ func (b *box) initNamespace(p *place) error {
 	if err != nil {
 		return err
 	}
-	if err := p.h.LinkSetAlias(lo, mark(b.lab, b.id)); err != nil {
+	if !isPod(p.ns.Name()) {
+		if err := p.ns.Do(disableIPv6); err != nil {
+			return err
+		}
+	}
+	if err := p.h.LinkSetUp(lo); err != nil {
 		return err
 	}
-	if err := p.ns.Do(disableIPv6); err != nil {
-		return err
-	}
-	return p.h.LinkSetUp(lo)
+	// Last: what carries the mark is whole.
+	return p.h.LinkSetAlias(lo, mark(b.lab, b.id))
 }
 
 func disableIPv6() error {

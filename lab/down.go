@@ -135,7 +135,7 @@ func (b *box) ownNamespaces() ([]string, error) {
 // podsFirst orders pods (whose names hold a dot) before machines, so that a
 // `down` that is cut off leaves nodes rather than orphaned pods.
 func podsFirst(a, b string) int {
-	x, y := strings.Contains(a, "."), strings.Contains(b, ".")
+	x, y := isPod(a), isPod(b)
 	switch {
 	case x == y:
 		return strings.Compare(a, b)

@@ -66,6 +66,9 @@ func CheckName(name string) error {
 	return nil
 }
 
+// isPod tells a pod's namespace from a machine's.
+func isPod(ns string) bool { return strings.Contains(ns, ".") }
+
 // mark is what the alias of lo says in each namespace of a lab.
 func mark(lab, id string) string { return "slipway/" + lab + "/" + id }
 

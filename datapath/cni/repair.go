@@ -71,9 +71,29 @@ func (r *repair) hostEnd() error {
 func (r *repair) podEnd() error {
 	if r.fresh {
 		link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Index: r.host.peer()}}
-		return r.fix(r.want.ContainerIf+" up", func() error { return r.pod.LinkSetUp(link) })
+		return r.fix(r.want.ContainerIf+" up", func() error {
+			if err := keepIPv6Quiet(r.pod, link); err != nil {
+				return err
+			}
+			return r.pod.LinkSetUp(link)
+		})
 	}
 	return r.end(r.pod, r.eth, r.want.ContainerIf, r.want.podMAC)
+}
+
+// genModeNone is IN6_ADDR_GEN_MODE_NONE (linux include/uapi/linux/if_link.h).
+const genModeNone = 1
+
+// keepIPv6Quiet keeps a link without a link-local address, and so without
+// duplicate address detection and router solicitations, which would stand in
+// every capture. Unlike the sysctl disable_ipv6 this costs the same however many
+// namespaces there are: below /proc/sys/net the kernel searches all of them.
+func keepIPv6Quiet(h *nl.Handle, link netlink.Link) error {
+	err := h.LinkSetIP6AddrGenMode(link, genModeNone)
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) { // a kernel without IPv6
+		return nil
+	}
+	return err
 }
 
 func (r *repair) end(h *nl.Handle, link netlink.Link, name string, mac net.HardwareAddr) error {

@@ -12,13 +12,13 @@ import (
 // socket or process is left in it; it is for trying out what the kernel can do.
 func Anonymous() (*NS, error) {
 	var f *os.File
-	err := onThread(func(home *os.File) (bool, error) {
+	err := onThread(func(home int) (bool, error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return true, fmt.Errorf("create unnamed netns: %w", err)
 		}
 		var err error
 		f, err = openThread()
-		if e := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); e != nil {
+		if e := unix.Setns(home, unix.CLONE_NEWNET); e != nil {
 			return false, errors.Join(err, fmt.Errorf("leave unnamed netns: %w", e))
 		}
 		return true, err

@@ -25,7 +25,7 @@ func Create(name string) (*NS, error) {
 		return nil, fmt.Errorf("create netns %s: %w", name, err)
 	}
 	_ = mark.Close()
-	err = onThread(func(home *os.File) (bool, error) {
+	err = onThread(func(home int) (bool, error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return true, fmt.Errorf("create netns %s: unshare: %w", name, err)
 		}
@@ -33,7 +33,7 @@ func Create(name string) (*NS, error) {
 		if err != nil {
 			err = fmt.Errorf("create netns %s: bind: %w", name, err)
 		}
-		if e := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); e != nil {
+		if e := unix.Setns(home, unix.CLONE_NEWNET); e != nil {
 			return false, errors.Join(err, fmt.Errorf("leave netns %s: %w", name, e))
 		}
 		return true, err

@@ -57,11 +57,11 @@ func OpenPath(path string) (*NS, error) {
 
 // Current opens the namespace of the calling thread.
 func Current() (*NS, error) {
-	f, err := openThread()
+	fd, err := openThread()
 	if err != nil {
 		return nil, err
 	}
-	return &NS{name: "current", f: f}, nil
+	return &NS{name: "current", f: os.NewFile(uintptr(fd), "netns")}, nil
 }
 
 // Name is the name under which the namespace was opened.
@@ -85,12 +85,12 @@ func (n *NS) Inode() (uint64, error) {
 // Do runs fn on a thread inside n and returns its error. Goroutines that fn
 // starts are not inside n; sockets and processes that it opens are, and stay.
 func (n *NS) Do(fn func() error) error {
-	return onThread(func(home *os.File) (bool, error) {
+	return onThread(func(home int) (bool, error) {
 		if err := unix.Setns(n.Fd(), unix.CLONE_NEWNET); err != nil {
 			return true, fmt.Errorf("enter netns %s: %w", n.name, err)
 		}
 		ferr := fn()
-		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
+		if err := unix.Setns(home, unix.CLONE_NEWNET); err != nil {
 			return false, errors.Join(ferr, fmt.Errorf("leave netns %s: %w", n.name, err))
 		}
 		return true, ferr
@@ -100,7 +100,7 @@ func (n *NS) Do(fn func() error) error {
 // onThread runs fn on a thread of its own, giving it the namespace to come home
 // to. A thread that fn says is not home is left locked, so that it dies with
 // its goroutine instead of going back to the pool.
-func onThread(fn func(home *os.File) (isHome bool, err error)) error {
+func onThread(fn func(home int) (isHome bool, err error)) error {
 	err, done := errExited, make(chan struct{})
 	go func() {
 		defer close(done)
@@ -111,7 +111,7 @@ func onThread(fn func(home *os.File) (isHome bool, err error)) error {
 			runtime.UnlockOSThread()
 			return
 		}
-		defer home.Close() //nolint:errcheck // read-only descriptor
+		defer unix.Close(home) //nolint:errcheck // read-only descriptor
 		isHome, e := fn(home)
 		if isHome {
 			runtime.UnlockOSThread()
@@ -122,10 +122,12 @@ func onThread(fn func(home *os.File) (isHome bool, err error)) error {
 	return err
 }
 
-func openThread() (*os.File, error) {
-	f, err := os.Open("/proc/thread-self/ns/net")
+// openThread opens the namespace of the calling thread as a bare descriptor: an
+// os.File would be offered to the runtime's poller each time, in vain.
+func openThread() (int, error) {
+	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open own netns: %w", err)
+		return -1, fmt.Errorf("open own netns: %w", err)
 	}
-	return f, nil
+	return fd, nil
 }
