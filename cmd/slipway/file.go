@@ -94,7 +94,7 @@ func withMode(c *topology.Cluster, mode string) error {
 			return nil
 		}
 	}
-	return usageError("mode %q is not one of %v", mode, topology.ModeNames())
+	return usageError("mode %q is not one of %s", mode, join(topology.ModeNames()))
 }
 
 var errBadCNI = errors.New("--cni takes in-process or exec")

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"slices"
+
 	"github.com/spf13/cobra"
 
 	"slipway/lab"
@@ -21,15 +24,11 @@ func (a *app) graphCmd() *cobra.Command {
 				return err
 			}
 			format := graph.Format(a.output)
-			if !cmd.Flags().Changed("output") {
-				format = graph.Mermaid
+			if !cmd.Flags().Changed("output") || checkOutput(os.Getenv("SLIPWAY_OUTPUT")) == nil && a.output == os.Getenv("SLIPWAY_OUTPUT") {
+				format = graph.Mermaid // a variable that is set for the other commands says nothing here
 			}
-			known := false
-			for _, f := range graph.Formats() {
-				known = known || f == format
-			}
-			if !known {
-				return usageError("output %q is not one of %v", a.output, graph.Formats())
+			if !slices.Contains(graph.Formats(), format) {
+				return usageError("output %q is not one of %s", a.output, join(graph.Formats()))
 			}
 			return graph.Write(a.out, format, s)
 		},

@@ -35,7 +35,7 @@ addresses, because the two hand them out differently.`,
 				known = known || m == mode
 			}
 			if !known {
-				return usageError("mode %q is not one of %v", mode, topology.ModeNames())
+				return usageError("mode %q is not one of %s", mode, join(topology.ModeNames()))
 			}
 			p := a.progress()
 			res, err := lab.SwitchMode(cmd.Context(), name, mode, p)

@@ -33,7 +33,16 @@ func (a *app) print(v any, text func(io.Writer) error) error {
 		_, err = a.out.Write(y)
 		return err
 	default:
-		return usageError("output %q is not one of table, json, yaml", a.output)
+		return checkOutput(a.output)
+	}
+}
+
+func checkOutput(format string) error {
+	switch format {
+	case "table", "text", "json", "yaml", "":
+		return nil
+	default:
+		return usageError("output %q is not one of table, json, yaml", format)
 	}
 }
 
@@ -61,6 +70,15 @@ func ms(d time.Duration) string {
 	default:
 		return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000)
 	}
+}
+
+// join lists values as a sentence does.
+func join[T ~string](values []T) string {
+	var out []string
+	for _, v := range values {
+		out = append(out, string(v))
+	}
+	return strings.Join(out, ", ")
 }
 
 func plural(n int, one string) string {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,6 +18,7 @@ import (
 
 	"slipway/datapath/bpf"
 	"slipway/lab"
+	"slipway/lab/podexec"
 	"slipway/topology"
 )
 
@@ -127,7 +129,12 @@ func (a *app) complain(err error, code int) {
 }
 
 func hint(err error) string {
+	var notRun *podexec.NotRunError
 	switch {
+	case errors.Is(err, errNoneUp):
+		return "`slipway up -f FILE` makes one"
+	case errors.As(err, &notRun):
+		return ""
 	case errors.Is(err, lab.ErrNoLab):
 		return "`slipway list` shows the labs that there are, `slipway up -f FILE` makes one"
 	case denied(err):
@@ -153,8 +160,14 @@ machine's own network is never touched.`,
   slipway exec client -- curl -s http://nginx-svc:8080/
   slipway mode calico-bgp
   slipway down --all`,
-		SilenceUsage: true, SilenceErrors: true, Version: version(),
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return fromEnv(cmd) },
+		SilenceUsage: true, SilenceErrors: true, Version: version(), SuggestionsMinimumDistance: 2,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := fromEnv(cmd); err != nil {
+				return err
+			}
+			return a.checkFormats(cmd)
+		},
+		Args: noCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetOut(a.out)
 	root.SetErr(a.err)
@@ -179,6 +192,29 @@ machine's own network is never touched.`,
 	return root
 }
 
+// noCommand complains of a first word that is no command.
+func noCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	said := "see `slipway --help`"
+	if like := root.SuggestionsFor(args[0]); len(like) > 0 {
+		said = "did you mean " + strings.Join(like, " or ") + "?"
+	}
+	return usageError("unknown command %q (%s)", args[0], said)
+}
+
+// checkFormats refuses output that nothing prints, before anything is done.
+func (a *app) checkFormats(cmd *cobra.Command) error {
+	if !slices.Contains([]string{"text", "json"}, a.logFormat) {
+		return usageError("log format %q is not one of text, json", a.logFormat)
+	}
+	if cmd.Name() == "graph" { // has its own
+		return nil
+	}
+	return checkOutput(a.output)
+}
+
 // wrapArgs makes wrong arguments a usage error.
 func wrapArgs(c *cobra.Command) {
 	check := c.Args
@@ -187,7 +223,7 @@ func wrapArgs(c *cobra.Command) {
 	}
 	c.Args = func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return usageError("%w (see `%s --help`)", err, cmd.CommandPath())
+			return usageError("%w\nusage: %s (see `%s --help`)", err, strings.TrimSuffix(cmd.UseLine(), " [flags]"), cmd.CommandPath())
 		}
 		return nil
 	}
@@ -240,6 +276,14 @@ func version() string {
 	return v
 }
 
+// errNoneUp is [lab.ErrNoLab] of a command that named no lab.
+var errNoneUp error = noneUpError{}
+
+type noneUpError struct{}
+
+func (noneUpError) Error() string        { return "no lab is up" }
+func (noneUpError) Is(target error) bool { return target == lab.ErrNoLab }
+
 // labName settles which lab a command works on.
 func (a *app) labName() (string, error) {
 	if a.lab != "" {
@@ -251,7 +295,7 @@ func (a *app) labName() (string, error) {
 	}
 	switch len(names) {
 	case 0:
-		return "", &coded{exitUsage, fmt.Errorf("no lab is up: %w", lab.ErrNoLab)}
+		return "", &coded{exitUsage, errNoneUp}
 	case 1:
 		return names[0], nil
 	default:
