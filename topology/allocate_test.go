@@ -201,7 +201,7 @@ func TestSwitchingFamiliesAndBackKeepsLeases(t *testing.T) {
 	c := cluster(t, "")
 	objs := manifests(t, deployment("web", 6, ""))
 	first, alloc := allocate(t, c, objs, nil)
-	calico, err := c.WithMode(CalicoIPIP)
+	calico, err := inMode(c, CalicoIPIP)
 	if err != nil {
 		t.Fatal(err)
 	}

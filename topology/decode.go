@@ -20,6 +20,7 @@ type decoder struct {
 	// aliased counts the values reached through aliases, to stop a file in
 	// which aliases of aliases multiply.
 	aliased, inAlias int
+	gaveUp           bool
 	// ignored are paths, without list indexes, of fields that may be there and
 	// are not looked at.
 	ignored map[string]bool
@@ -57,10 +58,7 @@ func (d *decoder) enter(path string, n ast.Node) (node ast.Node, leave func()) {
 	leave = func() { d.depth--; d.inAlias -= aliases }
 	for steps := 0; ; steps++ {
 		if d.depth > maxNesting || steps > maxNesting || d.aliased > maxAliased {
-			if d.aliased <= maxAliased || d.inAlias == 0 || d.aliased == maxAliased+1 {
-				d.errorAt(n, path, "bad-yaml", "values are nested or repeated by aliases too deeply")
-			}
-			d.aliased++
+			d.giveUp(path, n)
 			return nil, leave
 		}
 		switch x := n.(type) {
@@ -88,6 +86,14 @@ func (d *decoder) enter(path string, n ast.Node) (node ast.Node, leave func()) {
 			return nil, leave
 		}
 	}
+}
+
+// giveUp reports nesting without end, once a document.
+func (d *decoder) giveUp(path string, n ast.Node) {
+	if !d.gaveUp {
+		d.errorAt(n, path, "bad-yaml", "values are nested too deeply, or repeated too often by aliases")
+	}
+	d.gaveUp = true
 }
 
 func isNull(n ast.Node) bool {

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -27,9 +28,11 @@ type document struct {
 	places map[string]position
 }
 
+// byteOrderMark is what some editors put first; it is not part of the text.
+const byteOrderMark = "\ufeff"
+
 func newDocument(file string, data []byte) *document {
-	text := strings.TrimPrefix(string(data), "\ufeff")
-	lines := strings.Split(text, "\n")
+	lines := strings.Split(strings.TrimPrefix(string(data), byteOrderMark), "\n")
 	for i := range lines {
 		lines[i] = strings.TrimRight(lines[i], "\r")
 	}
@@ -113,6 +116,7 @@ const maxNesting = 100
 // parseYAML returns the documents that hold something. Broken YAML is reported
 // once a document: what follows the first mistake cannot be read.
 func (d *document) parseYAML(data []byte) []*ast.DocumentNode {
+	data = bytes.TrimPrefix(data, []byte(byteOrderMark))
 	if !utf8.Valid(data) {
 		d.report(SeverityError, invalidUTF8(data), "", "bad-yaml", "not UTF-8 text")
 		return nil

@@ -31,7 +31,7 @@ func isClusterFile(data []byte) bool {
 	return c != nil && c.Kind == KindCluster
 }
 
-// load loads a cluster file and its manifests and fails the test on errors.
+// loadExample loads a cluster file and its manifests and fails the test on errors.
 func loadExample(t *testing.T, path string) (*Cluster, *Objects) {
 	t.Helper()
 	c, diags, err := Load(path)
@@ -41,18 +41,33 @@ func loadExample(t *testing.T, path string) (*Cluster, *Objects) {
 	if err := diags.Err(); err != nil {
 		t.Fatalf("%s:\n%v", path, err)
 	}
-	objs, _, err := c.LoadManifestFiles(filepath.Dir(path))
-	if err != nil {
-		t.Fatalf("%s:\n%v", path, err)
+	objs := &Objects{}
+	for _, m := range c.Spec.Manifests {
+		data, err := os.ReadFile(ManifestPath(filepath.Dir(path), m))
+		if err != nil {
+			t.Fatal(err)
+		}
+		more, _, err := LoadManifests(m, data)
+		if err != nil {
+			t.Fatalf("%s:\n%v", path, err)
+		}
+		objs.Merge(more)
 	}
 	return c, objs
+}
+
+// inMode is the cluster in another mode, or why it cannot be.
+func inMode(c *Cluster, m ModeName) (*Cluster, error) {
+	out := *c
+	out.Spec.Network.Mode = m
+	return &out, Validate(&out).Err()
 }
 
 func TestExamplesAllocateInEveryMode(t *testing.T) {
 	for _, path := range examples(t) {
 		c, objs := loadExample(t, path)
 		for _, m := range ModeNames() {
-			moded, err := c.WithMode(m)
+			moded, err := inMode(c, m)
 			if err != nil {
 				if m == FlannelHostGW && filepath.Base(path) == "two-racks.yaml" {
 					continue
@@ -64,5 +79,14 @@ func TestExamplesAllocateInEveryMode(t *testing.T) {
 				t.Errorf("%s, %s: %v", path, m, err)
 			}
 		}
+	}
+}
+
+func TestSwitchingToAModeThatCannotRunSaysWhy(t *testing.T) {
+	c, _ := loadExample(t, "../examples/two-racks.yaml")
+	_, err := inMode(c, FlannelHostGW)
+	want := "spec.network.mode: flannel-host-gw needs all nodes in one segment, but master01 is in rack1 and node02 in rack2 [not-adjacent]"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }

@@ -14,11 +14,3 @@ func RoutesFrom(s *Snapshot, segment string) []UnderlayRoute {
 	}
 	return nil
 }
-
-// Validate checks a cluster that was changed after it was parsed, such as one
-// whose mode was switched. Diagnostics have a path and no position.
-func Validate(c *Cluster) Diagnostics {
-	doc := newDocument("", nil)
-	validate(c, doc)
-	return doc.diags.sorted()
-}

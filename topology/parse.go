@@ -132,32 +132,6 @@ func ManifestPath(dir, manifest string) string {
 	return filepath.Join(dir, manifest)
 }
 
-// LoadManifestFiles loads the cluster's manifests, in order. dir is the
-// directory of the cluster file. Errors are [Diagnostics] or about reading.
-func (c *Cluster) LoadManifestFiles(dir string) (*Objects, []Warning, error) {
-	objs := &Objects{}
-	var warnings []Warning
-	for _, m := range c.Spec.Manifests {
-		path := ManifestPath(dir, m)
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, warnings, fmt.Errorf("read manifest: %w", err)
-		}
-		data, err := readBounded(path, f)
-		_ = f.Close()
-		if err != nil {
-			return nil, warnings, fmt.Errorf("read manifest: %w", err)
-		}
-		more, warns, err := LoadManifests(path, data)
-		warnings = append(warnings, warns...)
-		if err != nil {
-			return nil, warnings, err
-		}
-		objs.Merge(more)
-	}
-	return objs, warnings, nil
-}
-
 // Marshal writes the cluster as a cluster file, with its defaults spelled out.
 // It parses to an equal cluster.
 func (c *Cluster) Marshal() ([]byte, error) {
@@ -172,23 +146,10 @@ func (c *Cluster) Marshal() ([]byte, error) {
 	return data, nil
 }
 
-// WithMode returns a copy of the cluster that runs in another mode, or the
-// reasons why it cannot.
-func (c *Cluster) WithMode(m ModeName) (*Cluster, error) {
-	out := *c
-	out.Spec.Network.Mode = m
-	if err := out.Validate().Err(); err != nil {
-		return nil, fmt.Errorf("cluster %s in mode %s: %w", c.Metadata.Name, m, err)
-	}
-	return &out, nil
-}
-
-// Validate checks a defaulted cluster that did not come from a file.
-func (c *Cluster) Validate() Diagnostics {
+// Validate checks a cluster that was changed after it was parsed, such as one
+// whose mode was switched. Diagnostics have a path and no position.
+func Validate(c *Cluster) Diagnostics {
 	doc := &document{places: map[string]position{}}
 	validate(c, doc)
 	return doc.diags
 }
-
-// Default fills in what a cluster that did not come from a file leaves out.
-func (c *Cluster) Default() { applyDefaults(c, func(string) bool { return false }) }
