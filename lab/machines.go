@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"slipway/topology"
 )
@@ -22,13 +23,32 @@ func machinesOf(s *topology.Snapshot) ([]machine, error) {
 		out = append(out, machine{name: r.Name, legs: r.Interfaces, routes: r.Routes, forward: true})
 	}
 	for _, n := range s.Nodes {
-		out = append(out, machine{name: n.Name, legs: []topology.Interface{n.Interface}, routes: n.Routes})
+		routes := append(slices.Clone(n.Routes), defaultRoute(s, n.Interface))
+		out = append(out, machine{name: n.Name, legs: []topology.Interface{n.Interface}, routes: routes})
 	}
 	ext, err := externalOf(s)
 	if err != nil {
 		return nil, err
 	}
 	return append(out, ext), nil
+}
+
+// defaultRoute leads a node's packets to the first router of its segment, or
+// where there is none nowhere but onto the segment. Kubernetes asks every node
+// for one: before kube-proxy's rules see a packet that the node itself sends to
+// a service, or one that a pod sends to a service without endpoints, the kernel
+// wants a route for it.
+func defaultRoute(s *topology.Snapshot, leg topology.Interface) topology.UnderlayRoute {
+	r := topology.UnderlayRoute{Dst: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Dev: leg.Name}
+	for _, router := range s.Routers {
+		for _, i := range router.Interfaces {
+			if i.Segment == leg.Segment {
+				r.Via = i.Prefix.Addr()
+				return r
+			}
+		}
+	}
+	return r
 }
 
 // externalOf plans the client outside the cluster: on the first segment, with

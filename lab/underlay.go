@@ -271,7 +271,7 @@ func ensureRoutes(h *nl.Handle, m machine, podRange netip.Prefix) (datapath.Diff
 		}
 		legs[l.Name] = link.Attrs().Index
 		for i := range have {
-			if have[i].LinkIndex != link.Attrs().Index || have[i].Dst == nil || podRange.Overlaps(prefixOf(have[i].Dst)) {
+			if have[i].LinkIndex != link.Attrs().Index || have[i].Dst == nil || within(podRange, prefixOf(have[i].Dst)) {
 				continue
 			}
 			via, _ := netip.AddrFromSlice(have[i].Gw)
@@ -291,15 +291,34 @@ func ensureRoutes(h *nl.Handle, m machine, podRange netip.Prefix) (datapath.Diff
 			continue
 		}
 		diff = append(diff, routeChange(m.name, datapath.Add, r))
-		err := h.RouteReplace(&netlink.Route{Dst: ipNet(r.Dst), Gw: r.Via.AsSlice(), LinkIndex: legs[r.Dev], Protocol: netlink.RouteProtocol(datapath.ProtoStatic)})
-		if err != nil {
-			return diff, fmt.Errorf("add route %s via %s to %s: %w", r.Dst, r.Via, m.name, err)
+		route := &netlink.Route{Dst: ipNet(r.Dst), Gw: r.Via.AsSlice(), LinkIndex: legs[r.Dev], Protocol: netlink.RouteProtocol(datapath.ProtoStatic)}
+		if !r.Via.IsValid() {
+			route.Scope = netlink.SCOPE_LINK
+		}
+		if err := h.RouteReplace(route); err != nil {
+			return diff, fmt.Errorf("add %s to %s: %w", routeText(r), m.name, err)
 		}
 	}
 	return diff, nil
 }
 
+// within reports whether a route belongs to a range: it leads to the range or
+// to a part of it, and not to more.
+func within(all, p netip.Prefix) bool { return p.Bits() >= all.Bits() && all.Overlaps(p) }
+
 func routeChange(node string, a datapath.ChangeAction, r topology.UnderlayRoute) datapath.Change {
 	verb := map[datapath.ChangeAction]string{datapath.Add: "add", datapath.Remove: "del"}[a]
-	return datapath.Change{Node: node, Action: a, Object: "route", Command: fmt.Sprintf("ip route %s %s via %s dev %s proto static", verb, r.Dst, r.Via, r.Dev)}
+	return datapath.Change{Node: node, Action: a, Object: "route", Command: "ip route " + verb + " " + routeText(r)}
+}
+
+// routeText is a route as `ip route` takes it.
+func routeText(r topology.UnderlayRoute) string {
+	dst, via := r.Dst.String(), ""
+	if r.Dst.Bits() == 0 {
+		dst = "default"
+	}
+	if r.Via.IsValid() {
+		via = " via " + r.Via.String()
+	}
+	return dst + via + " dev " + r.Dev + " proto static"
 }
