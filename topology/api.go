@@ -7,14 +7,15 @@ type Allocation struct {
 	Subnets map[string]string `json:"subnets,omitempty"`
 	// Blocks maps a node to its calico blocks.
 	Blocks map[string][]string `json:"blocks,omitempty"`
-	// Pods maps "namespace/name" to node and address, per addressing family
-	// ("flannel" or "calico").
+	// Pods maps "namespace/name" to node and address.
 	Pods map[string]PodAllocation `json:"pods,omitempty"`
 	// ClusterIPs and NodePorts map "namespace/name" and
-	// "namespace/name:port/protocol" to what was given out.
+	// "namespace/name:port/protocol" ("namespace/name:healthcheck" for a health
+	// check port) to what was given out.
 	ClusterIPs map[string]string `json:"clusterIPs,omitempty"`
 	NodePorts  map[string]int    `json:"nodePorts,omitempty"`
-	// Nodes and routers whose address was not in the file.
+	// Addresses are those of nodes, by name, and of routers' legs, by
+	// "router/segment", that are not in the file.
 	Addresses map[string]string `json:"addresses,omitempty"`
 }
 

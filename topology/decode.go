@@ -111,7 +111,7 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 	if isNull(n) || isComment(n) {
 		return
 	}
-	d.doc.places[path] = d.doc.clamp(positionOf(n))
+	d.doc.places[path] = positionOf(n)
 	if v.Kind() == reflect.Pointer {
 		if v.IsNil() {
 			v.Set(reflect.New(v.Type().Elem()))

@@ -2,8 +2,10 @@ package topology
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -156,5 +158,28 @@ func TestManifestsAreFoundBesideTheClusterFile(t *testing.T) {
 	}
 	if _, _, err := Load(filepath.Join(dir, "nothing.yaml")); err == nil {
 		t.Error("a file that is not there was read")
+	}
+}
+
+// BenchmarkLoadManifests reads 1,000 pods: as documents, and as one list on one
+// line, as minified JSON comes.
+func BenchmarkLoadManifests(b *testing.B) {
+	const pod = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p%d"},"spec":{"containers":[{"name":"c","ports":[{"containerPort":80}]}]}}`
+	var docs, list strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&docs, pod+"\n---\n", i)
+		fmt.Fprintf(&list, pod+",", i)
+	}
+	for name, text := range map[string]string{
+		"documents": docs.String(),
+		"one line":  `{"apiVersion":"v1","kind":"List","items":[` + strings.TrimSuffix(list.String(), ",") + "]}",
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if objs := manifests(b, text); len(objs.Pods) != 1000 {
+					b.Fatalf("%d pods", len(objs.Pods))
+				}
+			}
+		})
 	}
 }

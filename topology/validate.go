@@ -57,7 +57,7 @@ func (v *validator) errorf(path, code, format string, args ...any) {
 func (v *validator) where(path string) string {
 	switch {
 	case v.doc.present(path):
-		return fmt.Sprintf(" (line %d)", v.doc.places[path].line)
+		return fmt.Sprintf(" (line %d)", v.doc.clamp(v.doc.places[path]).line)
 	case len(v.doc.places) > 0:
 		return " (the default)"
 	default:
