@@ -138,9 +138,14 @@ type PodPort struct {
 	ContainerMAC string
 	Address      netip.Prefix // /24 behind a bridge, /32 when routed
 	Gateway      netip.Addr
-	Bridge       string // empty: routed, with proxy ARP on the host end
-	Hairpin      bool
-	MTU          int
+	// GatewayMAC, if set, makes pod and node know each other by permanent
+	// neighbour entries instead of ARP. The kernel's table of those that ARP
+	// learns is one for all namespaces (net.ipv4.neigh.default.gc_thresh3, 1024
+	// by default), which a lab with many pods would overflow.
+	GatewayMAC string
+	Bridge     string // empty: routed, with proxy ARP on the host end
+	Hairpin    bool
+	MTU        int
 }
 
 // UDPTunnel is a flannel UDP backend: IPv4 packets from a TUN carried bare in

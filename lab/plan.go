@@ -50,6 +50,11 @@ func makePlan(s *topology.Snapshot) (*plan, error) {
 		p.byNode[n.Name] = len(p.nodes)
 		p.nodes = append(p.nodes, cfg)
 	}
+	if crowded(s) {
+		if err := knowNeighbors(s, p.nodes); err != nil {
+			return nil, err
+		}
+	}
 	for _, r := range s.Routers {
 		cfg, err := mode.PlanRouter(*s, r.Name)
 		if err != nil {

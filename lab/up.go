@@ -255,6 +255,9 @@ func resolve(st *State, s *topology.Snapshot, sup shape.Support) error {
 	case topology.FlannelUDP:
 		st.Implementations["udp"] = string(s.Network.UDP.Implementation)
 	}
+	if crowded(s) {
+		st.Implementations["neighbours"] = "permanent entries (more than ARP could learn on one machine)"
+	}
 	for _, seg := range s.Segments {
 		if seg.Shaped() {
 			st.Implementations["segment "+seg.Name] = shape.Describe(seg, sup)

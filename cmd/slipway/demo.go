@@ -111,7 +111,7 @@ func (s *demoShow) Up(m *demo.ModeResult) {
 	}
 	fmt.Fprintf(s.out, "━━ %s: %s, %s, %s up in %s, pod MTU %d\n", m.Mode, plural(m.Up.Nodes, "node"), plural(m.Up.Pods, "pod"), plural(m.Up.Services, "service"), ms(m.Up.Took), m.MTU)
 	for _, k := range sortedKeys(m.Up.Implementations) {
-		fmt.Fprintf(s.out, "   %s runs as %s\n", k, m.Up.Implementations[k])
+		fmt.Fprintf(s.out, "   %s: %s\n", k, m.Up.Implementations[k])
 	}
 }
 

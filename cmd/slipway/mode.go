@@ -57,7 +57,7 @@ addresses, because the two hand them out differently.`,
 func printMode(w io.Writer, r *lab.ModeResult) error {
 	fmt.Fprintf(w, "lab %s: %s → %s, %s in %s\n", r.Lab, r.From, r.Mode, plural(len(r.Changes), "change"), ms(r.Took))
 	for _, k := range sortedKeys(r.Implementations) {
-		fmt.Fprintf(w, "  %s runs as %s\n", k, r.Implementations[k])
+		fmt.Fprintf(w, "  %s: %s\n", k, r.Implementations[k])
 	}
 	if v := r.Window; v != nil {
 		fmt.Fprintf(w, "  gap %s: %d of %d connections lost, %s → %s, one every %s\n", ms(v.Gap), v.Lost, v.Attempts, v.From, v.To, ms(v.Every))

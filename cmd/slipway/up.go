@@ -172,7 +172,7 @@ func printResult(w io.Writer, r *lab.Result, timings, quiet bool) error {
 		fmt.Fprintf(w, "lab %s: %s in %s\n", r.Lab, plural(len(r.Changes), "change"), ms(r.Took))
 	}
 	for _, k := range sortedKeys(r.Implementations) {
-		fmt.Fprintf(w, "  %s runs as %s\n", k, r.Implementations[k])
+		fmt.Fprintf(w, "  %s: %s\n", k, r.Implementations[k])
 	}
 	if timings {
 		for _, t := range r.Timings {

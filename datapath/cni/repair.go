@@ -31,6 +31,9 @@ func (r *repair) run() (bool, error) {
 	if r.want.routed() {
 		steps = append(steps, r.settings, r.hostRoute, r.gateway)
 	}
+	if r.want.gatewayMAC != nil {
+		steps = append(steps, r.neighbors)
+	}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return r.changed, err

@@ -44,8 +44,8 @@ func alias(network, containerID, ifName string) string {
 // want is a PodPort in the kernel's terms.
 type want struct {
 	datapath.PodPort
-	hostMAC, podMAC net.HardwareAddr
-	alias           string
+	hostMAC, podMAC, gatewayMAC net.HardwareAddr
+	alias                       string
 }
 
 func wantOf(network string, p datapath.PodPort) (want, error) {
@@ -56,6 +56,9 @@ func wantOf(network string, p datapath.PodPort) (want, error) {
 		errs = append(errs, err)
 	}
 	if w.podMAC, err = parseMAC(p.ContainerMAC); err != nil {
+		errs = append(errs, err)
+	}
+	if w.gatewayMAC, err = parseMAC(p.GatewayMAC); err != nil {
 		errs = append(errs, err)
 	}
 	if !p.Address.IsValid() || !p.Address.Addr().Is4() {

@@ -11,7 +11,8 @@
 //     device, with protocol bird, or to 169.254.1.1/32 with protocol static;
 //     but not routes that the kernel made itself, nor host routes to pods
 //     (dev cali…), nor, while there is a BGP speaker, what it has learnt;
-//   - permanent neighbours and FDB entries on owned devices;
+//   - permanent neighbours and FDB entries on owned devices, but for neighbours
+//     behind cni0, which the CNI plugin keeps for the pods;
 //   - iptables chains that begin with FLANNEL-, cali- or KUBE- (without the
 //     kubelet's and NodeConfig.ForeignChains), and rules in built-in chains that
 //     jump to them;

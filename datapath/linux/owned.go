@@ -53,6 +53,12 @@ func ownsRoute(cfg datapath.NodeConfig, r datapath.Route) bool {
 	}
 }
 
+// ownsNeighbor reports whether an unwanted permanent neighbour has to go. Those
+// behind the pods' bridge belong to the pods.
+func ownsNeighbor(n datapath.Neighbor) bool {
+	return ownedLink.MatchString(n.Dev) && n.Dev != podBridge
+}
+
 // chainPrefixes begin the names of owned chains.
 var chainPrefixes = []string{"FLANNEL-", "cali-", "KUBE-"}
 

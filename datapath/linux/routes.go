@@ -77,7 +77,7 @@ func (s *steps) neighbors(st datapath.KernelState) {
 		s.add(stageNeighbor, action, "neighbor", "ip neighbor replace "+n.String(), was, func(h *Host) error { return h.setNeighbor(n) })
 	}
 	for _, n := range st.Neighbors {
-		if ownedLink.MatchString(n.Dev) && !wanted[key{n.Dev, n.Address.String()}] {
+		if ownsNeighbor(n) && !wanted[key{n.Dev, n.Address.String()}] {
 			s.add(stageDropNeighbor, datapath.Remove, "neighbor", "ip neighbor delete "+n.Address.String()+" dev "+n.Dev, n.String(),
 				func(h *Host) error { return h.dropNeighbor(n) })
 		}

@@ -66,6 +66,9 @@ type lessError struct{ why string }
 // Error is the reason.
 func (e *lessError) Error() string { return e.why }
 
+// errUnseen makes a feature unknown: there was no permission to look.
+var errUnseen = errors.New("could not be looked at")
+
 func less(format string, args ...any) error { return &lessError{fmt.Sprintf(format, args...)} }
 
 // Run tries everything and returns one finding per feature, by group. It needs
@@ -96,15 +99,19 @@ func (c check) run(ctx context.Context, s *scratch) Finding {
 	if err == nil {
 		return f
 	}
+	if detail != "" {
+		f.Detail += ": "
+	}
+	f.Detail += err.Error()
+	if errors.Is(err, errUnseen) {
+		f.Status = Unknown
+		return f
+	}
 	f.Status, f.Means, f.Hint = Missing, c.means, c.hint
 	var lesser *lessError
 	if errors.As(err, &lesser) {
 		f.Status = Degraded
 	}
-	if detail != "" {
-		f.Detail += ": "
-	}
-	f.Detail += err.Error()
 	return f
 }
 

@@ -136,7 +136,7 @@ func socketChecks() []check {
 		udpOption("UDP_GRO", unix.UDP_GRO, 1, "flannel-udp's batched implementation does not work; `udp: {implementation: simple}` does"),
 		{
 			name: "AF_PACKET", group: Kernel, needsNS: true,
-			means: "packets cannot be captured: demo and capture do not work, labs do",
+			means: "packets cannot be captured: demo does not work, labs do",
 			hint:  "modprobe af_packet",
 			probe: func(_ context.Context, s *scratch) (string, error) {
 				return "", s.socket(unix.AF_PACKET, unix.SOCK_RAW, 0, nil)

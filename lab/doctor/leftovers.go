@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -21,6 +22,9 @@ func probeLeftovers(context.Context, *scratch) (string, error) {
 	var unfinished []string
 	for _, name := range labs {
 		st, err := lab.ReadState(name)
+		if errors.Is(err, fs.ErrPermission) {
+			return "", fmt.Errorf("%w: %w", errUnseen, err)
+		}
 		if err != nil && !errors.Is(err, lab.ErrNoLab) {
 			return "", err
 		}
@@ -36,6 +40,9 @@ func probeLeftovers(context.Context, *scratch) (string, error) {
 		return slices.ContainsFunc(labs, func(l string) bool { return strings.HasPrefix(ns, lab.NSOfMachine(l, "")) })
 	})
 	detail := fmt.Sprintf("%d labs", len(labs))
+	if len(labs) == 1 {
+		detail = "1 lab"
+	}
 	switch {
 	case len(unfinished) > 0:
 		return detail, less("not finished: %s", strings.Join(unfinished, ", "))

@@ -15,7 +15,7 @@ func privilegeChecks() []check {
 	return []check{
 		{
 			name: "root", group: Privilege, required: true,
-			means: "commands that change a lab or enter it refuse to run; list, inspect, graph, schema and get work",
+			means: "labs belong to root: commands about them refuse to run; doctor, graph -f and schema work",
 			hint:  "run it with sudo",
 			probe: func(context.Context, *scratch) (string, error) {
 				if id := os.Geteuid(); id != 0 {
@@ -26,7 +26,7 @@ func privilegeChecks() []check {
 		},
 		capability("CAP_NET_ADMIN", unix.CAP_NET_ADMIN, true, "no device, address, route or rule can be set"),
 		capability("CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN, true, "no network namespace can be made or entered"),
-		capability("CAP_NET_RAW", unix.CAP_NET_RAW, false, "packets cannot be captured: demo and capture do not work"),
+		capability("CAP_NET_RAW", unix.CAP_NET_RAW, false, "packets cannot be captured: demo does not work"),
 		capability("CAP_BPF", unix.CAP_BPF, false, "eBPF programs load only if CAP_SYS_ADMIN stands in for it"),
 		capability("CAP_SYS_RESOURCE", unix.CAP_SYS_RESOURCE, false, "limits cannot be raised above those that the shell has; see resources"),
 		{
