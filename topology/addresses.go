@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
-	"net"
 	"net/netip"
 	"strconv"
 )
@@ -40,7 +39,7 @@ func derivedMAC(words ...string) string {
 		_, _ = h.Write([]byte{0})
 	}
 	sum := h.Sum(nil)
-	return net.HardwareAddr{0x02, sum[3], sum[4], sum[5], sum[6], sum[7]}.String()
+	return fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x", sum[3], sum[4], sum[5], sum[6], sum[7])
 }
 
 // nodeAddressFrom is the first host number that nodes without an address get;
