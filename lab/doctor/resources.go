@@ -48,6 +48,12 @@ func resourceChecks() []check {
 			probe: probeProcesses,
 		},
 		{
+			name: "ARP entries", group: Resources,
+			means: "the kernel drops packets when labs and the machine together have learnt that many; a lab leaves up to 512 to ARP, and gets permanent entries above",
+			hint:  "sysctl net.ipv4.neigh.default.gc_thresh3=8192",
+			probe: probeNeighbors,
+		},
+		{
 			name: "cgroups", group: Resources,
 			means: "nothing for labs, whose processes are found by their environment",
 			probe: probeCgroups,
@@ -142,6 +148,22 @@ func probeProcesses(context.Context, *scratch) (string, error) {
 	detail := fmt.Sprintf("%d tasks (%s): about %d calico nodes; pods need none", limit, what, nodes)
 	if nodes < fewPods {
 		return detail, less("fewer than %d", fewPods)
+	}
+	return detail, nil
+}
+
+// defaultNeighbors is the kernel's own gc_thresh3 (net/ipv4/arp.c, arp_tbl),
+// which labs count on.
+const defaultNeighbors = 1024
+
+func probeNeighbors(context.Context, *scratch) (string, error) {
+	n, err := readUint("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
+	if err != nil {
+		return "", err
+	}
+	detail := fmt.Sprintf("%d for all namespaces together", n)
+	if n < defaultNeighbors {
+		return detail, less("fewer than %d", defaultNeighbors)
 	}
 	return detail, nil
 }
