@@ -274,14 +274,14 @@ func ensureRoutes(h *nl.Handle, m machine, podRange netip.Prefix) (datapath.Diff
 			if have[i].LinkIndex != link.Attrs().Index || have[i].Dst == nil || within(podRange, prefixOf(have[i].Dst)) {
 				continue
 			}
-			if have[i].Gw == nil {
-				continue // on-link, as calico's way to the pods' gateway: a mode's
-			}
 			via, _ := netip.AddrFromSlice(have[i].Gw)
 			r := topology.UnderlayRoute{Dst: prefixOf(have[i].Dst), Via: via.Unmap(), Dev: l.Name}
 			if want[r] {
 				delete(want, r)
 				continue
+			}
+			if have[i].Gw == nil {
+				continue // on-link, as calico's way to the pods' gateway: a mode's
 			}
 			diff = append(diff, routeChange(m.name, datapath.Remove, r))
 			if err := h.RouteDel(&have[i]); err != nil && !nl.Missing(err) {
