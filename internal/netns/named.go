@@ -85,7 +85,9 @@ func Names(prefix string) ([]string, error) {
 
 // EnsureDir makes Dir a shared mount point, as iproute2 does before it binds
 // the first name (ip/ipnetns.c, netns_add), so that names bound before and
-// after someone else's `ip netns add` live in the same mount.
+// after someone else's `ip netns add` live in the same mount. An empty Dir gets
+// a tmpfs: where /run is on a disk, making thousands of files there takes longer
+// than making the namespaces. One with files in it is bound on itself.
 func EnsureDir() error {
 	if err := os.Mkdir(Dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("make %s: %w", Dir, err)
@@ -97,8 +99,17 @@ func EnsureDir() error {
 	if !errors.Is(err, unix.EINVAL) { // EINVAL: not a mount point yet
 		return fmt.Errorf("share %s: %w", Dir, err)
 	}
-	if err := unix.Mount(Dir, Dir, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("bind %s on itself: %w", Dir, err)
+	names, err := Names("")
+	if err != nil {
+		return err
+	}
+	if len(names) == 0 {
+		err = unix.Mount("tmpfs", Dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0755")
+	} else {
+		err = unix.Mount(Dir, Dir, "none", unix.MS_BIND|unix.MS_REC, "")
+	}
+	if err != nil {
+		return fmt.Errorf("make %s a mount: %w", Dir, err)
 	}
 	if err := unix.Mount("", Dir, "none", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("share %s: %w", Dir, err)
