@@ -83,10 +83,11 @@ func (b *box) down(ctx context.Context) (*DownResult, error) {
 
 // endProcesses asks the daemon to end, then ends whatever carries the mark.
 func (b *box) endProcesses(ctx context.Context) ([]procs.Process, error) {
-	marked, err := procs.Marked(b.procMark())
+	found, err := procs.Marked(b.procMark())
 	if err != nil {
 		return nil, err
 	}
+	marked := append([]procs.Process{}, found...) // an empty list in JSON, not null
 	polite, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	// A daemon that does not answer is ended below like everything else.

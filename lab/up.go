@@ -89,6 +89,7 @@ func change(ctx context.Context, name string, create, keep bool, p Progress, edi
 		}
 	}
 	r := &runner{ctx: ctx, progress: p, start: time.Now(), converge: converge}
+	r.result.Changes = datapath.Diff{} // an empty list in JSON, not null
 	if r.progress == nil {
 		r.progress = Silent{}
 	}
