@@ -3,6 +3,7 @@ package e2e
 import (
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -28,6 +29,8 @@ func outsideCells(t *testing.T, l *testLab) {
 // kept where the endpoint is, and nothing answers elsewhere.
 func localCells(t *testing.T, l *testLab) {
 	external, pod := l.at("external"), l.at("web-c")
+	e := newEach()
+	defer e.wg.Wait()
 	for _, node := range l.nodes() {
 		to := netip.AddrPortFrom(node.addr, localNodePort)
 		if node.name == pod.node {
@@ -35,10 +38,12 @@ func localCells(t *testing.T, l *testLab) {
 			sees(t, external, "local node port of "+node.name, a, "the client itself, untranslated", external.addr)
 			continue
 		}
-		if c, err := external.dial("tcp4", to, dropPatience); err == nil {
-			_ = c.Close()
-			t.Errorf("TCP external → local node port of %s (%s): connected, but the only endpoint is on %s", node.name, to, pod.node)
-		}
+		e.run(func() {
+			if c, err := external.dial("tcp4", to, dropPatience); err == nil {
+				_ = c.Close()
+				t.Errorf("TCP external → local node port of %s (%s): connected, but the only endpoint is on %s", node.name, to, pod.node)
+			}
+		})
 	}
 }
 
@@ -51,6 +56,7 @@ func externalIPCells(t *testing.T, l *testLab) {
 		t.Fatal(err)
 	}
 	defer h.Close()
+	ignoreRedirects(t, external)
 	for _, node := range l.nodes() {
 		if l.segmentOf(node.name) != "rack1" {
 			continue // no next hop for the client, which is in the first rack
@@ -67,6 +73,24 @@ func externalIPCells(t *testing.T, l *testLab) {
 		}
 	}
 	answered(t, l.at("client"), "external IP", to, l.servers())
+}
+
+// ignoreRedirects makes the client do as routers do (RFC 1812 §5.2.7.2). A node
+// that sends a connection on to a neighbour tells the sender of the shorter
+// way; one that took it would pass by the node that translates.
+func ignoreRedirects(t *testing.T, p *place) {
+	t.Helper()
+	err := p.ns.Do(func() error {
+		for _, dev := range []string{"all", "eth0"} {
+			if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+dev+"/accept_redirects", []byte("0"), 0o644); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (l *testLab) segmentOf(node string) string {

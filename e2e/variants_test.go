@@ -96,18 +96,19 @@ const (
 func matrixObjects() string {
 	ports := []string{"80/TCP", "7/UDP", "9/SCTP"}
 	return podYAML("client", "node01", []string{"app: client"}) +
-		podYAML("web-a", "node01", []string{"app: web", "solo: yes-a"}, ports...) +
-		podYAML("web-b", "node01", []string{"app: web"}, ports...) +
-		podYAML("web-c", "node02", []string{"app: web", "tier: three"}, ports...) +
-		podYAML("web-d", "node03", []string{"app: web"}, ports...) +
+		podYAML("web-a", "node01", []string{"app: web", "solo: member"}, ports...) +
+		podYAML("web-b", "node01", []string{"app: web", "three: member"}, ports...) +
+		podYAML("web-c", "node02", []string{"app: web", "tier: far", "three: member"}, ports...) +
+		podYAML("web-d", "node03", []string{"app: web", "three: member"}, ports...) +
 		serviceYAML("web", "selector: {app: web}, ports: [{name: http, port: 8080, targetPort: 80}]") +
 		serviceYAML("dgram", "selector: {app: web}, ports: [{port: 7007, targetPort: 7, protocol: UDP}]") +
 		serviceYAML("assoc", "selector: {app: web}, ports: [{port: 9009, targetPort: 9, protocol: SCTP}]") +
-		serviceYAML("solo", "selector: {solo: yes-a}, ports: [{port: 80}]") +
-		serviceYAML("bare", "clusterIP: None, selector: {tier: three}, ports: [{port: 80}]") +
+		serviceYAML("solo", "selector: {solo: member}, ports: [{port: 80}]") +
+		serviceYAML("bare", "clusterIP: None, selector: {tier: far}, ports: [{port: 80}]") +
 		serviceYAML("outside", fmt.Sprintf("type: NodePort, externalIPs: [%s], selector: {app: web}, ports: [{port: 80, nodePort: %d}]", externalIP, clusterNodePort)) +
-		serviceYAML("local", fmt.Sprintf("type: NodePort, externalTrafficPolicy: Local, selector: {tier: three}, ports: [{port: 80, nodePort: %d}]", localNodePort)) +
+		serviceYAML("local", fmt.Sprintf("type: NodePort, externalTrafficPolicy: Local, selector: {tier: far}, ports: [{port: 80, nodePort: %d}]", localNodePort)) +
 		serviceYAML("empty", fmt.Sprintf("type: NodePort, selector: {app: nobody}, ports: [{port: 80, nodePort: %d}]", emptyNodePort)) +
+		serviceYAML("three", "selector: {three: member}, ports: [{port: 80}]") +
 		serviceYAML("sticky", "sessionAffinity: ClientIP, selector: {app: web}, ports: [{port: 80}]")
 }
 
@@ -121,8 +122,13 @@ func TestModes(t *testing.T) {
 			t.Run("nodes", func(t *testing.T) { nodeCells(t, l) })
 			t.Run("services", func(t *testing.T) { serviceCells(t, l) })
 			t.Run("names", func(t *testing.T) { nameCells(t, l) })
-			t.Run("outside", func(t *testing.T) { outsideCells(t, l) })
 			t.Run("no endpoints", func(t *testing.T) { emptyCells(t, l) })
+			t.Run("outside", func(t *testing.T) { outsideCells(t, l) })
+			t.Run("wire", func(t *testing.T) { wireCells(t, l) })
+			t.Run("mtu", func(t *testing.T) { mtuCells(t, l) })
+			if v.spread {
+				t.Run("spread", func(t *testing.T) { spreadCell(t, l) })
+			}
 		})
 	}
 }
