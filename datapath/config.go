@@ -200,13 +200,14 @@ type SpeakerTunnel struct {
 	LocalSubnet netip.Prefix
 }
 
-// Peer is one BGP neighbour (same AS).
+// Peer is one BGP neighbour, of the same AS unless it is external.
 type Peer struct {
 	Name            string
 	Address         netip.Addr
 	ASN             uint32
 	ReflectorClient bool // we reflect for it (RFC 4456)
 	Passive         bool // wait for it to connect: one side of each pair does
+	External        bool // not the lab's own: it may be down, and nothing waits for it
 }
 
 // RuleSet is one owner's share of a node's iptables rules: chains that belong

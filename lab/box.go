@@ -83,7 +83,7 @@ func claimDir(lab string) error {
 func openExisting(ctx context.Context, lab string) (*box, error) {
 	b, fresh, err := openBox(ctx, lab)
 	if err == nil && fresh {
-		err = errors.Join(fmt.Errorf("lab %q: %w", lab, ErrNoLab), b.undoNew(), b.close())
+		err = errors.Join(fmt.Errorf("lab %q: %w", lab, ErrNoLab), b.undoNew(ctx), b.close())
 		return nil, err
 	}
 	return b, err

@@ -102,12 +102,12 @@ func change(ctx context.Context, name string, create, keep bool, p Progress, edi
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 	if fresh && !create { // a `down` came first
-		return nil, errors.Join(fmt.Errorf("lab %q: %w", name, ErrNoLab), b.undoNew())
+		return nil, errors.Join(fmt.Errorf("lab %q: %w", name, ErrNoLab), b.undoNew(ctx))
 	}
 	if fresh && !keep {
 		defer func() {
 			if err != nil {
-				err = errors.Join(err, b.undoNew())
+				err = errors.Join(err, b.undoNew(ctx))
 			}
 		}()
 	}
@@ -128,8 +128,8 @@ var ErrCleanUp = errors.New("clean up")
 
 // undoNew takes down what was made of a lab that could not be finished; it must
 // work although the command's own context has ended.
-func (b *box) undoNew() error {
-	ctx, cancel := context.WithTimeout(context.Background(), downPatience)
+func (b *box) undoNew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downPatience)
 	defer cancel()
 	if _, err := b.down(ctx); err != nil {
 		return fmt.Errorf("%w: %w (run `slipway down %s`)", ErrCleanUp, err, b.lab)
@@ -289,6 +289,12 @@ func (r *runner) apply(b *box, st *State, old *topology.Snapshot, p *plan, u *un
 			return diff, err
 		}},
 		{"daemon", 0, func() (datapath.Diff, error) { return b.applyDaemon(r.ctx, exe, p.desired(u, inodes)) }},
+		{"links", 0, func() (datapath.Diff, error) {
+			if len(r.result.Changes) == 0 {
+				return nil, nil // nothing was set up just now
+			}
+			return nil, b.awaitLinks(r.ctx, u.machines)
+		}},
 		{"converge", 0, func() (datapath.Diff, error) { return nil, b.waitConverged(r.ctx, p, r.converge) }},
 	}
 	for _, s := range steps {

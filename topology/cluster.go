@@ -148,6 +148,15 @@ type BGP struct {
 	Topology BGPTopology `yaml:"topology,omitempty" json:"topology"`
 	// RouteReflectors are names of nodes (or routers) that reflect.
 	RouteReflectors []string `yaml:"routeReflectors,omitempty" json:"routeReflectors,omitempty"`
+	// Peers are speakers that are not the cluster's own.
+	Peers []BGPPeer `yaml:"peers,omitempty" json:"peers,omitempty"`
+}
+
+// BGPPeer is a speaker outside the cluster, such as a top-of-rack switch. It
+// connects to the cluster's speakers, which wait for it.
+type BGPPeer struct {
+	Address netip.Addr `yaml:"address" json:"address"`
+	ASN     uint32     `yaml:"asn,omitempty" json:"asn"`
 }
 
 // IPIPPolicy says between which nodes calico-ipip encapsulates.

@@ -51,6 +51,9 @@ func applyDefaults(c *Cluster, given func(path string) bool) {
 	setDefault(given, "spec.network.udp.implementation", &n.UDP.Implementation, UDPBatched)
 	setDefault(given, "spec.network.bgp.asn", &n.BGP.ASN, defaultASN)
 	setDefault(given, "spec.network.bgp.topology", &n.BGP.Topology, FullMesh)
+	for i := range n.BGP.Peers {
+		setDefault(given, indexPath("spec.network.bgp.peers", i)+".asn", &n.BGP.Peers[i].ASN, n.BGP.ASN)
+	}
 	setDefault(given, "spec.network.ipip.policy", &n.IPIP.Policy, IPIPAlways)
 	setDefault(given, "spec.network.ipip.implementation", &n.IPIP.Implementation, IPIPAuto)
 	setDefault(given, "spec.proxy.mode", &s.Proxy.Mode, ProxyIPTables)

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,7 +27,7 @@ func Load(path string) (*Cluster, Diagnostics, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read cluster file: %w", err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // read-only
 	return load(path, filepath.Dir(path), f)
 }
 
@@ -117,7 +118,8 @@ func checkManifests(c *Cluster, doc *document, dir string) {
 
 // reason is the bare cause of a file error, whose path the message has already.
 func reason(err error) string {
-	if pe, ok := err.(*os.PathError); ok {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
 		return pe.Err.Error()
 	}
 	return err.Error()

@@ -47,6 +47,10 @@ var fieldDocs = map[string]fieldDoc{
 	"BGP.asn":             {text: "The AS number of all speakers.", value: defaultASN, min: 1, max: 1<<32 - 2},
 	"BGP.topology":        {text: "Who peers with whom.", value: FullMesh},
 	"BGP.routeReflectors": {text: "Nodes or routers that reflect routes."},
+	"BGP.peers":           {text: "Speakers outside the cluster, which connect to all of its speakers, or to the reflectors where there are any."},
+
+	"BGPPeer.address": {text: "The peer's address, in a segment."},
+	"BGPPeer.asn":     {text: "Its AS number. Left out: the cluster's.", min: 1, max: 1<<32 - 2},
 
 	"IPIP.policy":         {text: "always: encapsulate between all nodes; cross-subnet: only between segments.", value: IPIPAlways},
 	"IPIP.implementation": {text: "Who encapsulates; auto takes the first that works here.", value: IPIPAuto},

@@ -112,6 +112,7 @@ func (v *validator) bgp() {
 	if !v.bad[path+".asn"] && reservedASN(b.ASN) {
 		v.errorf(path+".asn", "bad-asn", "AS %d is reserved", b.ASN)
 	}
+	v.bgpPeers(path + ".peers")
 	list := path + ".routeReflectors"
 	switch {
 	case v.bad[list]:
@@ -138,6 +139,33 @@ func (v *validator) bgp() {
 			v.errorf(p, "unknown-node", "no node or router %q to reflect routes%s", shorten(name), suggest(name, known))
 		default:
 			unique(v, seen, name, p, "duplicate-name")
+		}
+	}
+}
+
+// bgpPeers checks the speakers outside the cluster: the address of each is in a
+// segment and no speaker's own.
+func (v *validator) bgpPeers(list string) {
+	seen := map[netip.Addr]string{}
+	for i, n := range v.c.Spec.Nodes {
+		if n.InDatapath() && n.Address.IsValid() {
+			seen[n.Address] = indexPath("spec.nodes", i) + ".address"
+		}
+	}
+	for i, p := range v.c.Spec.Network.BGP.Peers {
+		path := indexPath(list, i)
+		if !v.bad[path+".asn"] && reservedASN(p.ASN) {
+			v.errorf(path+".asn", "bad-asn", "AS %d is reserved", p.ASN)
+		}
+		near := slices.ContainsFunc(v.c.Spec.Underlay.Segments, func(g Segment) bool { return g.Subnet.Contains(p.Address) })
+		switch path += ".address"; {
+		case v.bad[path]:
+		case !p.Address.IsValid():
+			v.errorf(path, "missing-field", "a peer needs an address")
+		case !near:
+			v.errorf(path, "address-outside", "%s is in no segment", p.Address)
+		default:
+			unique(v, seen, p.Address, path, "duplicate-address")
 		}
 	}
 }

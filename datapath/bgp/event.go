@@ -34,7 +34,8 @@ type Sync struct {
 	// Unresolved routes were learnt but the kernel does not have them, for
 	// want of a way to their next hop.
 	Unresolved int `json:"unresolved"`
-	// Settled: every peer is established and has sent its End-of-RIB.
+	// Settled: every peer but external ones is established and has sent its
+	// End-of-RIB.
 	Settled bool `json:"settled"`
 }
 

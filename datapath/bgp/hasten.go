@@ -51,7 +51,11 @@ func (s *sessions) setAdmin(ctx context.Context, addr string, want api.PeerState
 			if err != nil || !found || state == want {
 				return err // done, or the peer was removed meanwhile
 			}
-			time.Sleep(pause)
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(pause):
+			}
 		}
 	}
 	return ctx.Err()

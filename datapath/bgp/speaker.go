@@ -275,9 +275,12 @@ func (s *speaker) reportRoutes(now map[netip.Prefix]Route) {
 
 func (s *speaker) count() Sync {
 	c := Sync{Peers: len(s.status), Settled: s.sessions.started}
-	for _, st := range s.status {
+	for addr, st := range s.status {
 		if st.State == Established {
 			c.Established++
+		}
+		if s.sessions.peers[addr].External {
+			continue
 		}
 		c.Settled = c.Settled && st.State == Established && st.endOfRIB
 	}

@@ -110,7 +110,25 @@ func speaker(s topology.Snapshot, name string) (*datapath.Speaker, error) {
 			ReflectorClient: self.reflector && !o.reflector, Passive: self.waits(o),
 		})
 	}
+	sp.Peers = append(sp.Peers, externalPeers(s.Network.BGP, self)...)
 	return sp, nil
+}
+
+// externalPeers are the neighbours outside the cluster, which peer with every
+// member as calico's global BGPPeers do; with reflectors, with those alone, as
+// their clients if they are of the same AS.
+func externalPeers(b topology.BGP, self member) []datapath.Peer {
+	if b.Topology == topology.RouteReflectors && !self.reflector {
+		return nil
+	}
+	var out []datapath.Peer
+	for _, p := range b.Peers {
+		out = append(out, datapath.Peer{
+			Name: p.Address.String(), Address: p.Address, ASN: p.ASN,
+			ReflectorClient: self.reflector && p.ASN == b.ASN, Passive: true, External: true,
+		})
+	}
+	return out
 }
 
 // peering reports whether two members have a session: all have in a full mesh;

@@ -15,6 +15,7 @@ import (
 
 	"slipway/datapath"
 	"slipway/internal/netns"
+	"slipway/internal/nl"
 	"slipway/topology"
 )
 
@@ -70,8 +71,25 @@ func Open(ns *netns.NS, cfg datapath.UDPTunnel, log *slog.Logger) (*Tunnel, erro
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open UDP tunnel in %s: %w", ns.Name(), err), t.Close())
 	}
+	if err := awaitCarrier(ns, cfg.Device); err != nil {
+		return nil, errors.Join(fmt.Errorf("open UDP tunnel in %s: %w", ns.Name(), err), t.Close())
+	}
 	t.SetLeases(cfg.Leases)
 	return t, nil
+}
+
+// carrierTimeout bounds how long the kernel may take to let the device send.
+const carrierTimeout = 3 * time.Second
+
+func awaitCarrier(ns *netns.NS, device string) error {
+	h, err := nl.At(ns)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), carrierTimeout)
+	defer cancel()
+	return h.AwaitCarrier(ctx, device)
 }
 
 // SetLeases replaces all leases at once, also while packets move. Leases that are

@@ -2,6 +2,7 @@ package robust
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -145,4 +146,30 @@ func (s *stranger) check(t testing.TB) {
 	if !alive(s.cmd.Process.Pid) {
 		t.Errorf("the process in foreign namespace %s was ended", s.ns.Name())
 	}
+}
+
+// enter starts a process in a namespace without any mark, as `ip netns exec`
+// does, and returns its process id.
+func enter(t testing.TB, name string) int {
+	t.Helper()
+	ns, err := netns.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close() //nolint:errcheck // the process holds it
+	cmd := exec.Command("sleep", "600")
+	if err := ns.Do(cmd.Start); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return cmd.Process.Pid
+}
+
+// runs reports whether a process has become the command.
+func runs(pid int, command string) bool {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return strings.TrimSpace(string(b)) == command
 }

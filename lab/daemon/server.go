@@ -61,7 +61,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}()
 	err = srv.Serve(l)
 	cancel()
-	stopCtx, stop := context.WithTimeout(context.Background(), 5*time.Second)
+	stopCtx, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer stop()
 	err = errors.Join(ignoreClosed(err), s.stopAll(stopCtx))
 	return errors.Join(err, removeSocket(cfg.Socket))

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"net/netip"
 
 	"slipway/datapath"
 	"slipway/datapath/bgp"
@@ -55,8 +56,8 @@ func (s *server) startSpeaker(node string, c speakerConfig) (*unit[speakerConfig
 	}, nil
 }
 
-// waitSpeakers returns when every speaker has a session with each of its peers
-// and a route to each block that anybody announces.
+// waitSpeakers returns when every speaker has a session with each of the lab's
+// own speakers that it peers with, and a route to each block that anybody announces.
 func (s *server) waitSpeakers(ctx context.Context) error {
 	s.mu.Lock()
 	blocks := announced(s.want)
@@ -68,15 +69,37 @@ func (s *server) waitSpeakers(ctx context.Context) error {
 		if n.Speaker == nil || p == nil {
 			continue
 		}
-		peers, routes := len(n.Speaker.Peers), blocks-len(n.Speaker.Announce)
+		own, routes := ownPeers(n.Speaker), blocks-len(n.Speaker.Announce)
 		err := p.Wait(ctx, func(st bgp.Status) bool {
-			return st.Sync.Established >= peers && st.Sync.Routes >= routes
+			return established(st, own) == len(own) && st.Sync.Routes >= routes
 		})
 		if err != nil {
 			return fmt.Errorf("wait for BGP on %s: %w", n.Name, err)
 		}
 	}
 	return nil
+}
+
+// ownPeers are the addresses of a speaker's peers that are in the lab.
+func ownPeers(s *datapath.Speaker) map[netip.Addr]bool {
+	out := map[netip.Addr]bool{}
+	for _, p := range s.Peers {
+		if !p.External {
+			out[p.Address] = true
+		}
+	}
+	return out
+}
+
+// established counts the sessions with those peers that are up.
+func established(st bgp.Status, with map[netip.Addr]bool) int {
+	n := 0
+	for _, p := range st.Peers {
+		if with[p.Address] && p.State == bgp.Established {
+			n++
+		}
+	}
+	return n
 }
 
 // announced counts the prefixes that all speakers announce together.

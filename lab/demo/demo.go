@@ -73,7 +73,7 @@ type Result struct {
 func Run(ctx context.Context, o Options) (res *Result, err error) {
 	res = &Result{WriteSize: bench.DefaultWriteSize, Rounds: o.Rounds}
 	if !o.Keep {
-		defer func() { err = errors.Join(err, takeDown(res.Modes)) }()
+		defer func() { err = errors.Join(err, takeDown(ctx, res.Modes)) }()
 	}
 	for _, mode := range o.Modes {
 		m := &ModeResult{Mode: mode, Lab: labName(o.Cluster.Metadata.Name, mode)}
@@ -113,8 +113,9 @@ func bringUp(ctx context.Context, o Options, m *ModeResult) error {
 	return nil
 }
 
-func takeDown(modes []*ModeResult) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+// takeDown works although the demo itself was interrupted.
+func takeDown(ctx context.Context, modes []*ModeResult) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	var errs []error
 	for _, m := range modes {

@@ -104,7 +104,7 @@ func (s *Servers) Set(ctx context.Context, pods []Target) (added, removed int, e
 		if err := ctx.Err(); err != nil {
 			return added, removed, errors.Join(append(errs, err)...)
 		}
-		n, err := s.openPod(t)
+		n, err := s.openPod(ctx, t)
 		added += n
 		if err != nil {
 			errs = append(errs, fmt.Errorf("serve pod %s: %w", t.Pod.Key(), err))
@@ -126,7 +126,7 @@ func closing(k key, err error) error {
 
 // openPod opens the ports of one pod that are not open, entering its namespace
 // once.
-func (s *Servers) openPod(t Target) (added int, err error) {
+func (s *Servers) openPod(ctx context.Context, t Target) (added int, err error) {
 	var missing []key
 	for _, p := range t.Pod.Ports {
 		k := key{t.Pod.Key(), p.Port, p.Protocol}
@@ -149,7 +149,7 @@ func (s *Servers) openPod(t Target) (added int, err error) {
 			if s.open[k] != nil {
 				continue // declared twice
 			}
-			server, start, err := s.listen(t.Pod, k)
+			server, start, err := s.listen(ctx, t.Pod, k)
 			if errors.Is(err, errNoSCTP) {
 				s.noSCTP.Do(func() { s.log.Warn("SCTP ports are not served", "pod", k.pod, "err", err) })
 				continue
@@ -171,10 +171,10 @@ func (s *Servers) openPod(t Target) (added int, err error) {
 
 // listen opens one port in the namespace of the calling thread. start serves it
 // until it is closed.
-func (s *Servers) listen(pod topology.Pod, k key) (server io.Closer, start func(), err error) {
+func (s *Servers) listen(ctx context.Context, pod topology.Pod, k key) (server io.Closer, start func(), err error) {
 	switch k.proto {
 	case topology.TCPProtocol:
-		l, err := listenTCP(pod, k.port)
+		l, err := listenTCP(ctx, pod, k.port)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -21,10 +21,10 @@ type tcpListener struct {
 }
 
 // listenTCP opens a port in the namespace of the calling thread.
-func listenTCP(pod topology.Pod, port int) (*tcpListener, error) {
+func listenTCP(ctx context.Context, pod topology.Pod, port int) (*tcpListener, error) {
 	lc := net.ListenConfig{KeepAlive: -1}
 	lc.SetMultipathTCP(false) // Go's default; pods speak plain TCP
-	l, err := lc.Listen(context.Background(), "tcp4", net.JoinHostPort("0.0.0.0", strconv.Itoa(port)))
+	l, err := lc.Listen(ctx, "tcp4", net.JoinHostPort("0.0.0.0", strconv.Itoa(port)))
 	if err != nil {
 		return nil, err
 	}
