@@ -131,9 +131,20 @@ func (s *demoShow) Bench(round, rounds int, mode topology.ModeName) {
 	s.progress.Phase(fmt.Sprintf("bench round %d of %d: %s", round, rounds, mode), 0)
 }
 
+// noisySteal is the share of stolen CPU time above which figures are doubtful.
+const noisySteal = 0.05
+
+// interval says what the ranges behind the medians mean.
+func interval(r *demo.Result) string {
+	if r.Rounds == 0 || len(r.Modes) == 0 {
+		return "no interval"
+	}
+	return fmt.Sprintf("the interval that holds the true median with a probability of %.0f %%", 100*r.Modes[0].Throughput.Confidence)
+}
+
 func printDemo(w io.Writer, r *demo.Result) error {
 	c := r.Conditions
-	fmt.Fprintf(w, "TCP from pod to pod on another node, one connection, %d KB writes; medians of %d rounds interleaved over the\nmodes, with the 95 %% interval of the median; requests of 1 byte, one at a time\n\n", r.WriteSize>>10, r.Rounds)
+	fmt.Fprintf(w, "TCP from pod to pod on another node, one connection, %d KB writes; requests of 1 byte, one at a time;\nmedians of %s interleaved over the modes, with %s\n\n", r.WriteSize>>10, plural(r.Rounds, "round"), interval(r))
 	var rows [][]string
 	for _, m := range r.Modes {
 		rows = append(rows, []string{
@@ -145,6 +156,9 @@ func printDemo(w io.Writer, r *demo.Result) error {
 		return err
 	}
 	fmt.Fprintf(w, "\n%s, Linux %s, %d CPUs, load %.1f before, %.0f %% idle and %.1f %% stolen during the bench\n", c.CPUModel, c.Kernel, c.CPUs, c.LoadAverage, 100*c.Idle, 100*c.Steal)
+	if c.LoadAverage > float64(c.CPUs) || c.Steal > noisySteal {
+		fmt.Fprintln(w, "This machine was busy with other things: the intervals are wider than they have to be, and figures lower.")
+	}
 	fmt.Fprintln(w, "HOPS counts sightings of the request at devices. On one box TSO over veth flatters every mode: ratios hold, absolute figures are this machine's.")
 	return nil
 }

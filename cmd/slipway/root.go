@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -72,7 +73,7 @@ func run(ctx context.Context, args []string, s streams) int {
 	code := exitCode(ctx, err)
 	var silent *silentError
 	if !errors.As(err, &silent) {
-		a.complain(err, code)
+		a.complain(ctx, err, code)
 	}
 	return code
 }
@@ -109,7 +110,7 @@ func exitCode(ctx context.Context, err error) int {
 func denied(err error) bool { return errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 }
 
 // complain prints the error and what to do about it.
-func (a *app) complain(err error, code int) {
+func (a *app) complain(ctx context.Context, err error, code int) {
 	var left *leftError
 	switch {
 	case code == exitInterrupted && errors.Is(err, lab.ErrCleanUp):
@@ -118,6 +119,8 @@ func (a *app) complain(err error, code int) {
 	case code == exitInterrupted && errors.As(err, &left):
 		fmt.Fprintf(a.err, "slipway: interrupted: %s\n", left.said)
 		return
+	case code == exitInterrupted && readerGone(ctx):
+		return // nobody is there to be told
 	case code == exitInterrupted:
 		fmt.Fprintln(a.err, "slipway: interrupted, cleaned up")
 		return
@@ -126,6 +129,12 @@ func (a *app) complain(err error, code int) {
 	if h := hint(err); h != "" {
 		fmt.Fprintf(a.err, "hint: %s\n", h)
 	}
+}
+
+// readerGone reports whether it was the end of our output's reader, as in
+// `slipway inspect | head`, that interrupted the command.
+func readerGone(ctx context.Context) bool {
+	return strings.Contains(context.Cause(ctx).Error(), syscall.SIGPIPE.String())
 }
 
 func hint(err error) string {
