@@ -27,6 +27,7 @@ var layers = [][]string{
 	{"lab/doctor", "lab/bench"},
 	{"lab/demo"},
 	{"cmd/slipway"},
+	{"e2e", "e2e/robust"}, // tests of the whole
 }
 
 // pure packages compute and never look at a kernel: none of these may be in

@@ -10,7 +10,7 @@ import (
 
 // Sizes of the drawing, in SVG user units.
 const (
-	podW, podH     = 190, 40
+	podW, podH     = 248, 40
 	gap            = 12
 	headH          = 46 // of a node: name, address, pod range
 	nodeW          = podW + 2*gap
@@ -49,8 +49,8 @@ func svg(s *topology.Snapshot) string {
 	for _, c := range cols {
 		drawRack(&boxes, s, c, top, rackH, pods)
 	}
-	drawServices(&b, s, 40, pods)
 	b.WriteString(boxes.String())
+	drawServices(&b, s, 40, pods)
 	drawRouters(&b, s, cols, top+rackH, width)
 	b.WriteString("</svg>\n")
 	return b.String()
@@ -82,12 +82,12 @@ func nodeHeight(pods int) int { return headH + min(pods, maxPodsPerNode+1)*(podH
 
 func drawRack(b *strings.Builder, s *topology.Snapshot, c column, y, h int, pods map[string][2]int) {
 	box(b, "rack", c.x, y, c.w, h)
-	text(b, c.x+gap, y+20, "name", fmt.Sprintf("%s  %s  mtu %d", c.Name, c.Subnet, c.MTU))
+	text(b, c.x+gap, y+20, "name", fmt.Sprintf("%s · %s · mtu %d", c.Name, c.Subnet, c.MTU))
 	for i, n := range c.nodes {
 		x, top := c.x+gap+i*(nodeW+gap), y+rackHeadH+gap
 		list := s.PodsOn(n.Name)
 		box(b, "node", x, top, nodeW, nodeHeight(len(list)))
-		text(b, x+gap, top+18, "name", n.Name+"  "+n.Address.String())
+		text(b, x+gap, top+18, "name", n.Name+" · "+n.Address.String())
 		text(b, x+gap, top+18+lineH, "small", "pods "+podRange(n))
 		for j, p := range list {
 			py := top + headH + j*(podH+gap)
@@ -113,7 +113,7 @@ func drawServices(b *strings.Builder, s *topology.Snapshot, y int, pods map[stri
 		}
 		fmt.Fprintf(b, `<rect class="svc" x="%d" y="%d" width="%d" height="%d" rx="20"/>`+"\n", x, y, podW, serviceH)
 		text(b, x+18, y+17, "name", v.Name)
-		text(b, x+18, y+17+lineH, "small", clusterIP(v)+"  "+string(v.Type))
+		text(b, x+18, y+17+lineH, "small", clusterIP(v)+" · "+string(v.Type))
 	}
 }
 
@@ -133,7 +133,7 @@ func drawRouters(b *strings.Builder, s *topology.Snapshot, cols []column, y, wid
 		for _, leg := range r.Interfaces {
 			legs = append(legs, leg.Prefix.Addr().String())
 		}
-		text(b, x+gap, y+78+lineH, "small", strings.Join(legs, "  "))
+		text(b, x+gap, y+78+lineH, "small", strings.Join(legs, " · "))
 	}
 }
 
@@ -147,7 +147,7 @@ func text(b *strings.Builder, x, y int, class, s string) {
 
 // clip keeps a label inside its box.
 func clip(s string) string {
-	const most = 44
+	const most = 36
 	if r := []rune(s); len(r) > most {
 		return string(r[:most-1]) + "…"
 	}
