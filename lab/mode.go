@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"slipway/datapath"
+	"slipway/internal/netns"
 	"slipway/topology"
 )
 
@@ -36,6 +37,9 @@ func SwitchMode(ctx context.Context, name string, mode topology.ModeName, p Prog
 	}
 	res = &ModeResult{From: st.Snapshot.Network.Mode, Leftovers: datapath.Diff{}}
 	probe, err := startProber(ctx, name, st.Snapshot)
+	if errors.Is(err, netns.ErrNotExist) {
+		err = nil // the client is gone: the change repairs it, or finds that the lab is gone too
+	}
 	if err != nil {
 		return nil, err
 	}
