@@ -60,18 +60,41 @@ func (b *box) openHost(node string) (*linux.Host, error) {
 // applyIPIP attaches the eBPF programs where they are what encapsulates, and
 // takes them off where they are not.
 func (b *box) applyIPIP(cfg datapath.NodeConfig) (datapath.Diff, error) {
+	diff, err := b.auditIPIP(cfg)
+	if err != nil || len(diff) == 0 {
+		return nil, err
+	}
+	p, err := b.machinePlace(NSOfMachine(b.lab, cfg.Node))
+	if err != nil {
+		return nil, err
+	}
+	if diff[0].Action == datapath.Remove {
+		err = bpf.DetachIPIP(p.ns, formerIPIP)
+	} else {
+		err = bpf.AttachIPIP(p.ns, *cfg.IPIP)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("node %s: ipip: %w", cfg.Node, err)
+	}
+	return diff, nil
+}
+
+// formerIPIP is where programs may be that a node no longer wants. The one on
+// the underlay device outlives tunl0.
+var formerIPIP = datapath.IPIPTunnel{Device: "tunl0", Underlay: "eth0"}
+
+// auditIPIP says whether the eBPF programs have to come or go.
+func (b *box) auditIPIP(cfg datapath.NodeConfig) (datapath.Diff, error) {
 	p, err := b.machinePlace(NSOfMachine(b.lab, cfg.Node))
 	if err != nil {
 		return nil, err
 	}
 	if cfg.IPIP == nil || cfg.IPIP.Implementation != topology.IPIPeBPF {
-		// Only the decapsulator on the underlay device outlives tunl0.
-		old := datapath.IPIPTunnel{Device: "tunl0", Underlay: "eth0"}
-		on, err := bpf.IPIPAttached(p.ns, old)
-		if err != nil || !on {
+		left, err := bpf.IPIPLeft(p.ns, formerIPIP)
+		if err != nil || !left {
 			return nil, err
 		}
-		return ipipChange(cfg.Node, datapath.Remove), bpf.DetachIPIP(p.ns, old)
+		return ipipChange(cfg.Node, datapath.Remove), nil
 	}
 	on, err := bpf.IPIPAttached(p.ns, *cfg.IPIP)
 	if err != nil {
@@ -79,9 +102,6 @@ func (b *box) applyIPIP(cfg datapath.NodeConfig) (datapath.Diff, error) {
 	}
 	if on {
 		return nil, nil
-	}
-	if err := bpf.AttachIPIP(p.ns, *cfg.IPIP); err != nil {
-		return nil, fmt.Errorf("node %s: ipip: %w", cfg.Node, err)
 	}
 	return ipipChange(cfg.Node, datapath.Add), nil
 }
@@ -110,5 +130,10 @@ func (b *box) auditNode(ctx context.Context, cfg datapath.NodeConfig) (datapath.
 		return nil, err
 	}
 	defer h.Close()
-	return h.Diff(ctx, cfg)
+	diff, err := h.Diff(ctx, cfg)
+	if err != nil {
+		return diff, err
+	}
+	ipip, err := b.auditIPIP(cfg)
+	return append(diff, ipip...), err
 }
