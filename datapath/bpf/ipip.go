@@ -132,6 +132,32 @@ func IPIPAttached(ns *netns.NS, cfg datapath.IPIPTunnel) (bool, error) {
 	return true, nil
 }
 
+// IPIPLeft reports whether either program is in place, for whatever
+// configuration it was loaded.
+func IPIPLeft(ns *netns.NS, cfg datapath.IPIPTunnel) (bool, error) {
+	h, err := nl.At(ns)
+	if err != nil {
+		return false, err
+	}
+	defer h.Close()
+	for _, at := range []struct {
+		device string
+		place  place
+	}{{cfg.Device, encapPlace}, {cfg.Underlay, decapPlace}} {
+		dev, ok, err := link(h, at.device)
+		if err != nil {
+			return false, err
+		}
+		if !ok {
+			continue
+		}
+		if f, err := find(h, dev, at.place); err != nil || f != nil {
+			return f != nil, err
+		}
+	}
+	return false, nil
+}
+
 // Counters are what the IPIP programs of one node did since they were attached.
 // A GSO packet counts as one; bytes are those of inner packets. The order of
 // fields is that of enum counter in ipip.c.
