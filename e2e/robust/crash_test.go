@@ -31,15 +31,21 @@ func TestKilledUpGoesDown(t *testing.T) {
 			foreign := newStranger(t, "slipway-"+name+"-foreign")
 			whole := w.up(name, c.mode).took
 			w.must("down", name)
-			n := points(t, c.points)
+			n, killed := points(t, c.points), 0
 			for i := range n {
 				at := whole * time.Duration(i) / time.Duration(n-1)
 				s := w.cut(after(at), syscall.SIGKILL, w.upArgs(name, c.mode)...)
+				if s.code == -1 {
+					killed++
+				}
 				w.wantDown(name)
 				w.wantNothingLeft(name, foreign)
 				if t.Failed() {
 					t.Fatalf("killed after %v of %v: %s", at, whole, s)
 				}
+			}
+			if killed < n/2 {
+				t.Errorf("only %d of %d runs were cut off", killed, n)
 			}
 		})
 	}

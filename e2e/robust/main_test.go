@@ -42,7 +42,7 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a scratch directory
 	binary = filepath.Join(dir, "slipway")
-	build := exec.Command("go", "build", "-overlay", "/tmp/rb/ov.json", "-o", binary, "../../cmd/slipway")
+	build := exec.Command("go", "build", "-o", binary, "../../cmd/slipway")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build slipway: %v\n%s", err, out)

@@ -1,0 +1,253 @@
+package robust
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"slipway/internal/netns"
+	"slipway/topology"
+)
+
+// Labs with the very same addresses stand side by side; each one's service is
+// answered by its own pods, and taking one down leaves the others whole.
+func TestLabsSideBySide(t *testing.T) {
+	w := newWorld(t)
+	names := []string{labName(), labName(), labName()}
+	modes := []string{"flannel-vxlan", "calico-ipip", "flannel-udp"}
+	for i, n := range names {
+		w.up(n, modes[i])
+	}
+	first, last := decode[snapshot](t, w.must("inspect", names[0], "-o", "json")), decode[snapshot](t, w.must("inspect", names[2], "-o", "json"))
+	if d := cmp.Diff(addresses(first), addresses(last)); d != "" {
+		t.Fatalf("the labs were to have the same addresses (-first +last)\n%s", d)
+	}
+	for _, n := range names {
+		w.works(n)
+	}
+	// Traffic of one lab is not seen in another.
+	before := packets(t, w, names[2])
+	for range 5 {
+		w.works(names[0])
+	}
+	if got := packets(t, w, names[2]); got != before {
+		t.Errorf("while another lab was busy, packets into client's port went from %s to %s", before, got)
+	}
+	w.must("down", names[1])
+	w.wantGone(names[1])
+	w.works(names[0])
+	w.works(names[2])
+	if s := w.run("get", "pods"); s.code != 2 || !strings.Contains(s.err, names[0]) || !strings.Contains(s.err, "-L") {
+		t.Errorf("%s\nwant exit code 2, the labs' names and -L", s)
+	}
+}
+
+// snapshot is what the tests read of `inspect -o json`.
+type snapshot struct {
+	Complete bool
+	Snapshot topology.Snapshot
+}
+
+func addresses(s snapshot) map[string]string {
+	out := map[string]string{}
+	for _, n := range s.Snapshot.Nodes {
+		out[n.Name] = n.Address.String()
+	}
+	for _, v := range s.Snapshot.Services {
+		out[v.Key()] = v.ClusterIP.String()
+	}
+	return out
+}
+
+// packets counts what came in by the client pod's device.
+func packets(t *testing.T, w *world, name string) string {
+	t.Helper()
+	return strings.TrimSpace(w.must("exec", "-L", name, "client", "--", "cat", "/sys/class/net/eth0/statistics/rx_packets"))
+}
+
+// A lab whose name begins with another's is not taken down with it, and their
+// namespaces' names do not meet.
+func TestNameIsPrefixOfAnother(t *testing.T) {
+	w := newWorld(t)
+	short := labName()
+	long := short + "-b"
+	w.up(short, "flannel-vxlan")
+	w.up(long, "flannel-host-gw")
+	w.must("down", short)
+	w.works(long)
+	w.up(short, "calico-ipip")
+	w.must("down", long)
+	w.wantGone(long)
+	w.works(short)
+}
+
+// A namespace that is in the way is named, left alone, and nothing of the new
+// lab stays.
+func TestForeignNamespaceInTheWay(t *testing.T) {
+	w := newWorld(t)
+	name := labName()
+	foreign := newStranger(t, "slipway-"+name+"-external")
+	s := w.run(w.upArgs(name, "flannel-vxlan")...)
+	if s.code == 0 || !strings.Contains(s.err, foreign.ns.Name()) || !strings.Contains(s.err, "left alone") {
+		t.Errorf("%s\nwant a failure that names the namespace", s)
+	}
+	w.wantNothingLeft(name, foreign)
+}
+
+// A directory that is not a lab's is no lab, whatever its name, and nothing in
+// it is touched.
+func TestForeignDirectory(t *testing.T) {
+	w := newWorld(t)
+	name := labName()
+	file := filepath.Join(w.state, name, "precious")
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(w.state) })
+	if s := w.run("down", "--all"); s.code != 0 {
+		t.Error(s)
+	}
+	if s := w.run("down", name); s.code == 0 {
+		t.Error(s)
+	}
+	if s := w.run(w.upArgs(name, "flannel-vxlan")...); s.code == 0 || !strings.Contains(s.err, "is not a lab's") {
+		t.Error(s)
+	}
+	for _, bad := range []string{"..", ".", "../" + filepath.Base(w.state), name + "/.", "/etc"} {
+		if s := w.run("down", bad); s.code != 2 {
+			t.Errorf("%s\nwant exit code 2", s)
+		}
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+}
+
+// On a machine where nobody has made a namespace yet, the first lab makes the
+// directory of names, and the last one takes it away again. A private mount
+// namespace with an empty /run stands for that machine.
+func TestFirstNamespaceOnTheMachine(t *testing.T) {
+	w := newWorld(t)
+	script := `set -e
+mount -t tmpfs none /run
+before=$(cat /proc/self/mountinfo)
+"$0" up -L "$1" -f ../../examples/minimal.yaml >/dev/null
+test -e /run/netns/slipway-$1-fabric
+"$0" up -L "$2" -f ../../examples/minimal.yaml >/dev/null
+"$0" down "$1" >/dev/null
+test -e /run/netns/slipway-$2-fabric
+timeout -s KILL 0.05 "$0" down "$2" >/dev/null || true
+"$0" down --all >/dev/null
+test "$before" = "$(cat /proc/self/mountinfo)" || { cat /proc/self/mountinfo; exit 1; }
+find /run -mindepth 1
+`
+	cmd := exec.Command("unshare", "--mount", "sh", "-c", script, binary, labName(), labName())
+	cmd.Env = append(os.Environ(), "SLIPWAY_STATE_DIR="+w.state)
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%v, left or said:\n%s", err, out)
+	}
+}
+
+// together runs commands at the same time.
+func together(w *world, commands ...[]string) []said {
+	out := make([]said, len(commands))
+	var wg sync.WaitGroup
+	for i, c := range commands {
+		wg.Go(func() { out[i] = w.run(c...) })
+	}
+	wg.Wait()
+	return out
+}
+
+// Two `up` of the same lab at once: one creates it, the other waits and finds
+// nothing to change.
+func TestTwoUpAtOnce(t *testing.T) {
+	w := newWorld(t)
+	for range 3 {
+		name := labName()
+		up := w.upArgs(name, "flannel-vxlan", "-o", "json")
+		created := 0
+		for _, s := range together(w, up, up, up) {
+			if s.code != 0 {
+				t.Fatalf("%s\nwant exit code 0", s)
+			}
+			if r := decode[result](t, s.out); r.Created {
+				created++
+			} else if len(r.Changes) != 0 {
+				t.Errorf("the later one changed %v", r.Changes)
+			}
+		}
+		if created != 1 {
+			t.Errorf("%d of them created the lab", created)
+		}
+		w.works(name)
+		w.must("down", name)
+		w.wantNothingLeft(name)
+	}
+}
+
+// `up` and `down` of one lab at once, and several `down`: whoever comes last
+// has its way, nobody fails for a reason that is not true, nothing is left.
+func TestUpDuringDown(t *testing.T) {
+	w := newWorld(t)
+	for round := range 6 {
+		name := labName()
+		w.up(name, "flannel-vxlan")
+		for _, s := range together(w, []string{"down", name}, w.upArgs(name, "flannel-vxlan"), []string{"down", name}, []string{"status", "-L", name}, []string{"mode", "-L", name, "flannel-host-gw"}) {
+			none := s.code == 2 && strings.Contains(s.err, "no such lab")
+			drift := s.code == 1 && strings.Contains(s.argv, "status") // of a lab that was half there
+			if s.code != 0 && !none && !drift || strings.Contains(s.err, "panic") {
+				t.Errorf("round %d: %s", round, s)
+			}
+		}
+		w.up(name, "flannel-vxlan")
+		w.works(name)
+		w.must("down", name)
+		w.wantNothingLeft(name)
+		if t.Failed() {
+			break
+		}
+	}
+}
+
+// Labs that come and go beside each other share the machine's directory of
+// namespace names and the state directory.
+func TestLabsComeAndGoTogether(t *testing.T) {
+	w := newWorld(t)
+	names := []string{labName(), labName(), labName()}
+	var wg sync.WaitGroup
+	for _, n := range names {
+		wg.Go(func() {
+			for range 4 {
+				for _, s := range []said{w.run(w.upArgs(n, "flannel-host-gw")...), w.run("down", n)} {
+					if s.code != 0 {
+						t.Errorf("%s\nwant exit code 0", s)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, n := range names {
+		w.wantNothingLeft(n)
+	}
+}
+
+// wantGone is wantNothingLeft for a lab that is not the last one.
+func (w *world) wantGone(name string) {
+	w.t.Helper()
+	if left, err := netns.Names("slipway-" + name + "-"); err != nil || len(left) > 0 {
+		w.t.Errorf("namespaces left: %v (%v)", left, err)
+	}
+	if _, err := os.Stat(filepath.Join(w.state, name)); err == nil {
+		w.t.Errorf("the directory of lab %s is left", name)
+	}
+}

@@ -1,0 +1,120 @@
+package robust
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// tooEarly is the exit code of a program that a signal ended before it came to
+// ask for signals: it has begun nothing.
+const tooEarly = -1
+
+// Ctrl-C during `up` of a new lab ends with 130 and leaves nothing; so does a
+// service manager's SIGTERM.
+func TestInterruptedUp(t *testing.T) {
+	for sig, label := range map[syscall.Signal]string{syscall.SIGINT: "INT", syscall.SIGTERM: "TERM", syscall.SIGHUP: "HUP"} {
+		t.Run(label, func(t *testing.T) {
+			w := newWorld(t)
+			name := labName()
+			whole := w.up(name, "calico-bgp").took
+			w.must("down", name)
+			n, interrupted := points(t, 6), 0
+			for i := range n {
+				at := whole * time.Duration(i+1) / time.Duration(n+1)
+				s := w.cut(after(at), sig, w.upArgs(name, "calico-bgp")...)
+				switch s.code {
+				case 130:
+					interrupted++
+					if !strings.Contains(s.err, "interrupted, cleaned up") || s.out != "" {
+						t.Errorf("%s\nwant that it was interrupted and cleaned up, and nothing on stdout", s)
+					}
+				case tooEarly:
+				case 0: // it was faster this time
+					w.must("down", name)
+				default:
+					t.Errorf("%s\nwant exit code 130", s)
+				}
+				w.wantNothingLeft(name)
+				if t.Failed() {
+					t.Fatalf("interrupted after %v of %v: %s", at, whole, s)
+				}
+			}
+			if interrupted == 0 {
+				t.Error("no run was interrupted")
+			}
+		})
+	}
+}
+
+// Ctrl-C during a change of a running lab leaves the lab, says so, and the next
+// `up` finishes what was begun.
+func TestInterruptedChange(t *testing.T) {
+	w := newWorld(t)
+	name := labName()
+	w.up(name, "flannel-vxlan")
+	whole := w.up(name, "calico-ipip").took
+	interrupted := 0
+	for i := range 5 {
+		w.up(name, "flannel-vxlan")
+		s := w.cut(after(whole*time.Duration(i+1)/6), syscall.SIGINT, w.upArgs(name, "calico-ipip")...)
+		if s.code == 130 {
+			interrupted++
+			if strings.Contains(s.err, "cleaned up") || !strings.Contains(s.err, "`slipway up` again repairs it") {
+				t.Errorf("%s\nwant that the lab is partly done", s)
+			}
+		} else if s.code != 0 && s.code != tooEarly {
+			t.Errorf("%s\nwant exit code 130", s)
+		}
+		w.up(name, "calico-ipip")
+		w.works(name)
+	}
+	if interrupted == 0 {
+		t.Error("no run was interrupted")
+	}
+}
+
+func TestInterruptedDown(t *testing.T) {
+	w := newWorld(t)
+	name := labName()
+	w.up(name, "flannel-vxlan")
+	whole := w.run("down", name).took
+	n := points(t, 6)
+	for i := range n {
+		w.up(name, "flannel-vxlan")
+		s := w.cut(after(whole*time.Duration(i+1)/time.Duration(n+1)), syscall.SIGINT, "down", name)
+		switch s.code {
+		case 130:
+			if strings.Contains(s.err, "cleaned up") || !strings.Contains(s.err, "again finishes it") {
+				t.Errorf("%s\nwant that `down` has to be repeated", s)
+			}
+			w.must("down", name)
+		case tooEarly:
+			w.must("down", name)
+		case 0:
+		default:
+			t.Errorf("%s\nwant exit code 130 or 0", s)
+		}
+		w.wantNothingLeft(name)
+	}
+}
+
+// An interrupted demo takes its labs down again, in whatever it was.
+func TestInterruptedDemo(t *testing.T) {
+	for _, c := range []struct {
+		at  time.Duration
+		sig syscall.Signal
+	}{{300 * time.Millisecond, syscall.SIGINT}, {2 * time.Second, syscall.SIGTERM}, {6 * time.Second, syscall.SIGINT}} {
+		w := newWorld(t)
+		name := labName()
+		s := w.cut(after(c.at), c.sig, "demo", "-L", name, "--modes", "flannel-udp,flannel-vxlan,calico-ipip", "--rounds", "60")
+		if s.code != 130 || !strings.Contains(s.err, "interrupted, cleaned up") {
+			t.Errorf("after %v: %s\nwant exit code 130", c.at, s)
+		}
+		w.wantNothingLeft(name)
+		for _, mode := range []string{"udp", "vxlan", "ipip"} {
+			w.wantNothingLeft(name + "-" + mode)
+		}
+	}
+}
