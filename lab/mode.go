@@ -33,7 +33,7 @@ func SwitchMode(ctx context.Context, name string, mode topology.ModeName, p Prog
 		return nil, err
 	}
 	if st.Snapshot == nil || !st.Complete {
-		return nil, fmt.Errorf("lab %s is only partly up: run `slipway up` first", name)
+		return nil, fmt.Errorf("lab %s is only partly up", name)
 	}
 	res = &ModeResult{From: st.Snapshot.Network.Mode, Leftovers: datapath.Diff{}}
 	probe, err := startProber(ctx, name, st.Snapshot)

@@ -84,14 +84,15 @@ func SocketPath(lab string) string { return filesOf(lab).socket() }
 // it loses, and tells it from directories of somebody else.
 const lockName = "slipway.lock"
 
-func (f files) journal() string  { return filepath.Join(f.dir, "journal") }
-func (f files) state() string    { return filepath.Join(f.dir, "state.json") }
-func (f files) lock() string     { return filepath.Join(f.dir, lockName) }
-func (f files) socket() string   { return filepath.Join(f.dir, "daemon.sock") }
-func (f files) log() string      { return filepath.Join(f.dir, "daemon.log") }
-func (f files) id() string       { return filepath.Join(f.dir, "id") }
-func (f files) cniCache() string { return filepath.Join(f.dir, "cni") }
-func (f files) xtables() string  { return filepath.Join(f.dir, "xtables") }
+func (f files) journal() string            { return filepath.Join(f.dir, "journal") }
+func (f files) state() string              { return filepath.Join(f.dir, "state.json") }
+func (f files) lock() string               { return filepath.Join(f.dir, lockName) }
+func (f files) socket() string             { return filepath.Join(f.dir, "daemon.sock") }
+func (f files) log() string                { return filepath.Join(f.dir, "daemon.log") }
+func (f files) id() string                 { return filepath.Join(f.dir, "id") }
+func (f files) cniCache() string           { return filepath.Join(f.dir, "cni") }
+func (f files) xtables(node string) string { return filepath.Join(f.dir, "xtables-"+node) }
+func (f files) rules(node string) string   { return filepath.Join(f.dir, "rules-"+node) }
 
 // maxIfName is IFNAMSIZ less the terminating zero (linux include/uapi/linux/if.h).
 const maxIfName = 15

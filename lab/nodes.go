@@ -54,7 +54,7 @@ func (b *box) openHost(node string) (*linux.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return linux.Open(p.ns, linux.Options{LockFile: filesOf(b.lab).xtables() + "-" + node})
+	return linux.Open(p.ns, linux.Options{LockFile: filesOf(b.lab).xtables(node), MemoFile: filesOf(b.lab).rules(node)})
 }
 
 // applyIPIP attaches the eBPF programs where they are what encapsulates, and

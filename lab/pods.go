@@ -153,7 +153,7 @@ func (b *box) plugOne(ctx context.Context, pl plug, node string, port datapath.P
 	if made {
 		diff = append(diff, datapath.Change{Node: node, Action: datapath.Add, Object: "pod", Command: "ip netns add " + port.NetNS})
 	}
-	changed, err := pl.Attach(ctx, place.ns, port)
+	changed, err := attach(ctx, pl, place, port)
 	if err != nil {
 		return diff, 0, fmt.Errorf("plug pod %s into %s: %w", port.Pod, node, err)
 	}
@@ -166,6 +166,14 @@ func (b *box) plugOne(ctx context.Context, pl plug, node string, port datapath.P
 	}
 	inode, err := place.ns.Inode()
 	return diff, inode, err
+}
+
+// attach lends the pod's open handle to a plug that can use it.
+func attach(ctx context.Context, pl plug, p *place, port datapath.PodPort) (bool, error) {
+	if n, ok := pl.(*cni.Node); ok {
+		return n.AttachVia(ctx, p.ns, p.h, port)
+	}
+	return pl.Attach(ctx, p.ns, port)
 }
 
 // self is the path of this program, for the parts that it starts of itself.

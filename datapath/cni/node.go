@@ -64,12 +64,23 @@ func (n *Node) Close() error {
 // whole (the route to the gateway, the devices' proxy_delay) is read afresh at
 // most once a second.
 func (n *Node) Attach(ctx context.Context, pod *netns.NS, port datapath.PodPort) (changed bool, err error) {
+	p, err := nl.At(pod)
+	if err != nil {
+		return false, fmt.Errorf("attach %s to %s: %w", port.Pod, n.ns.Name(), err)
+	}
+	defer p.Close()
+	return n.AttachVia(ctx, pod, p, port)
+}
+
+// AttachVia is [Node.Attach] for a caller who has a handle in the pod's
+// namespace open already.
+func (n *Node) AttachVia(ctx context.Context, pod *netns.NS, p *nl.Handle, port datapath.PodPort) (changed bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
 	w, err := wantOf(n.network, port)
 	if err == nil {
-		changed, err = n.attach(pod, w)
+		changed, err = n.attach(pod, p, w)
 	}
 	if err != nil {
 		return changed, fmt.Errorf("attach %s to %s: %w", port.Pod, n.ns.Name(), err)
@@ -77,12 +88,7 @@ func (n *Node) Attach(ctx context.Context, pod *netns.NS, port datapath.PodPort)
 	return changed, nil
 }
 
-func (n *Node) attach(pod *netns.NS, w want) (changed bool, err error) {
-	p, err := nl.At(pod)
-	if err != nil {
-		return false, err
-	}
-	defer p.Close()
+func (n *Node) attach(pod *netns.NS, p *nl.Handle, w want) (changed bool, err error) {
 	host, err := n.rt.link(w.HostIf)
 	if err != nil && !nl.Missing(err) {
 		return false, fmt.Errorf("read link %s: %w", w.HostIf, err)

@@ -21,6 +21,9 @@ type Options struct {
 	// LockFile is iptables' lock; it should be the host's own, as a shared one
 	// makes the nodes of a box wait for each other. Empty: the system's.
 	LockFile string
+	// MemoFile, if set, lets Apply remember the rules that it left, and skip
+	// reading them while the kernel's tables are byte for byte the same.
+	MemoFile string
 }
 
 // Host is one namespace or machine to be made equal to a configuration. Its
@@ -54,10 +57,27 @@ const maxPasses = 3
 // removed, so that applying one with nothing but Node and PodRange removes a
 // mode. It reads the host again after changes, and fails if they did not hold.
 func (h *Host) Apply(ctx context.Context, cfg datapath.NodeConfig) (datapath.Diff, error) {
-	st, err := h.Read(ctx, keys(cfg)...)
+	known := h.opts.SkipRules || h.rulesRemembered(cfg)
+	var rules map[string]string
+	var err error
+	if !known {
+		if rules, err = h.readRules(ctx); err != nil {
+			return nil, fmt.Errorf("node %s: %w", cfg.Node, err)
+		}
+	}
+	st, err := h.read(ctx, keys(cfg), rules)
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", cfg.Node, err)
 	}
+	done, err := h.converge(ctx, cfg, st)
+	if err == nil && !known {
+		err = h.rememberRules(cfg)
+	}
+	return done, err
+}
+
+// converge makes changes until nothing is left to change.
+func (h *Host) converge(ctx context.Context, cfg datapath.NodeConfig, st datapath.KernelState) (datapath.Diff, error) {
 	var done datapath.Diff
 	for range maxPasses {
 		s, err := compute(cfg, st)

@@ -23,7 +23,7 @@ const (
 )
 
 // Parts lists all parts.
-func Parts() []Part { return []Part{PartLabs} }
+func Parts() []Part { return []Part{PartLabs, PartPods, PartServices} }
 
 // ScaleOptions say what to measure. No field has a default of its own but
 // Progress, which may be nil.
@@ -68,12 +68,12 @@ func Scale(ctx context.Context, o ScaleOptions) (r *ScaleReport, err error) {
 	if r.Conditions, err = ReadConditions(); err != nil {
 		return r, err
 	}
-	runs := map[Part]func(context.Context) (Group, error){PartLabs: s.labs}
+	runs := map[Part]func(context.Context) (Group, error){PartLabs: s.labs, PartPods: s.pods, PartServices: s.services}
 	for _, p := range Parts() {
 		if !slices.Contains(o.Parts, p) {
 			continue
 		}
-		g, err := s.group(ctx, runs[p])
+		g, err := group(ctx, runs[p])
 		if len(g.Cases) > 0 {
 			r.Groups = append(r.Groups, g)
 		}
@@ -85,7 +85,7 @@ func Scale(ctx context.Context, o ScaleOptions) (r *ScaleReport, err error) {
 }
 
 // group runs a part between two looks at what else the machine does.
-func (s *scale) group(ctx context.Context, run func(context.Context) (Group, error)) (Group, error) {
+func group(ctx context.Context, run func(context.Context) (Group, error)) (Group, error) {
 	c, err := ReadConditions()
 	if err != nil {
 		return Group{}, err

@@ -57,7 +57,7 @@ func neighbourly(s *topology.Snapshot) []question {
 	}
 	var out []question
 	for _, p := range s.Pods {
-		if len(p.Ports) == 0 {
+		if p.Owner != workload { // the cluster's own DNS speaks no HTTP
 			continue
 		}
 		out = append(out, question{next[p.Node], netip.AddrPortFrom(p.Address, podPort), p.Key()})

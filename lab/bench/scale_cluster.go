@@ -26,8 +26,10 @@ func clusterText(name string, nodes int, manifest string) string {
 	return b.String()
 }
 
-// podPort is where every pod answers HTTP.
-const podPort = 8080
+const (
+	workload = "Deployment/web" // the owner of all pods that are made
+	podPort  = 8080             // where they answer HTTP
+)
 
 // workloadText is a Deployment of pods that answer HTTP.
 func workloadText(pods int) string {
@@ -62,11 +64,11 @@ func servicesText(n int) string {
 
 // writeCluster writes a cluster file and its manifest and returns the file's path.
 func (s *scale) writeCluster(name string, nodes int, manifest string) (string, error) {
-	file, workload := filepath.Join(s.dir, name+".yaml"), name+"-objects.yaml"
-	if err := os.WriteFile(filepath.Join(s.dir, workload), []byte(manifest), 0o600); err != nil {
+	file, objects := filepath.Join(s.dir, name+".yaml"), name+"-objects.yaml"
+	if err := os.WriteFile(filepath.Join(s.dir, objects), []byte(manifest), 0o600); err != nil {
 		return "", fmt.Errorf("write manifest: %w", err)
 	}
-	if err := os.WriteFile(file, []byte(clusterText(name, nodes, workload)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(clusterText(name, nodes, objects)), 0o600); err != nil {
 		return "", fmt.Errorf("write cluster file: %w", err)
 	}
 	return file, nil

@@ -17,8 +17,11 @@ import (
 // memory is what the machine's memory goes to, in bytes (proc_meminfo(5)).
 type memory struct {
 	available int64 // without swapping; page cache that can be dropped counts as free
-	slab      int64 // the kernel's objects
-	percpu    int64 // its per-CPU allocator, which counters of namespaces use
+	// kernel is what is neither free nor page cache nor a process's own: slab,
+	// per-CPU memory, page tables, stacks, and pages that drivers took.
+	kernel int64
+	slab   int64 // the kernel's objects
+	percpu int64 // its per-CPU allocator, which counters of namespaces use
 }
 
 func readMemory() (memory, error) {
@@ -26,8 +29,15 @@ func readMemory() (memory, error) {
 	if err != nil {
 		return memory{}, fmt.Errorf("read memory: %w", err)
 	}
-	f := sizes(string(data))
-	return memory{available: f["MemAvailable"], slab: f["Slab"], percpu: f["Percpu"]}, nil
+	return parseMemory(string(data)), nil
+}
+
+func parseMemory(meminfo string) memory {
+	f := sizes(meminfo)
+	return memory{
+		available: f["MemAvailable"], slab: f["Slab"], percpu: f["Percpu"],
+		kernel: f["MemTotal"] - f["MemFree"] - f["Buffers"] - f["Cached"] - f["SwapCached"] - f["AnonPages"],
+	}
 }
 
 // sizes reads lines of the form "Slab:  483492 kB" into bytes.
@@ -142,9 +152,8 @@ func awaitTearDown(ctx context.Context, before int) (took time.Duration, finishe
 
 // daemonCost is what a lab's own processes, the daemon and BGP speakers, use.
 type daemonCost struct {
-	resident  int64 // bytes, of the daemon alone; shared pages of the program included
-	anonymous int64 // bytes, of all of them: what would be free without them
-	cpu       time.Duration
+	resident int64 // bytes, of the daemon alone; pages of the program included
+	cpu      time.Duration
 }
 
 // readDaemon reads the cost of a lab's processes since their start.
@@ -158,20 +167,16 @@ func readDaemon(ctx context.Context, name string) (daemonCost, error) {
 	if err != nil {
 		return c, err
 	}
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", status.PID))
+	if err != nil {
+		return c, fmt.Errorf("memory of the daemon: %w", err)
+	}
+	c.resident = sizes(string(data))["VmRSS"]
 	all, err := procs.Marked(strings.TrimPrefix(lab.Mark(st), procs.MarkEnv+"="))
 	if err != nil {
 		return c, err
 	}
 	for _, p := range all {
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
-		if err != nil {
-			return c, fmt.Errorf("memory of %s: %w", p.Command, err)
-		}
-		s := sizes(string(data))
-		c.anonymous += s["RssAnon"]
-		if p.PID == status.PID {
-			c.resident = s["VmRSS"]
-		}
 		used, err := processTime(p.PID)
 		if err != nil {
 			return c, err

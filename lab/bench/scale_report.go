@@ -32,10 +32,11 @@ func figure(name, unit string, rounds ...float64) Figure {
 }
 
 // atMost judges a figure by its median: the interval beside it shows how
-// certain that is.
+// certain that is. A cost that is not positive was drowned by something else
+// and meets nothing.
 func (f Figure) atMost(target float64) Figure {
 	f.AtMost, f.Verdict = target, NotMet
-	if f.N > 0 && f.Median <= target {
+	if f.N > 0 && f.Median > 0 && f.Median <= target {
 		f.Verdict = Met
 	}
 	return f
@@ -101,7 +102,7 @@ func (r ScaleReport) Missed() []string {
 		for _, c := range g.Cases {
 			for _, f := range c.Figures {
 				if f.Verdict == NotMet {
-					out = append(out, strings.Join([]string{c.Name, f.Name, f.value() + " " + f.Unit, "target " + f.target()}, ", "))
+					out = append(out, strings.Join([]string{c.Name, f.Name, strings.TrimSpace(f.value() + " " + f.Unit), "target " + f.target()}, ", "))
 				}
 			}
 		}

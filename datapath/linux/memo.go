@@ -1,0 +1,167 @@
+package linux
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"slipway/datapath"
+)
+
+// A memo remembers which rules a host was last left with: what was wanted, and
+// a fingerprint of the tables as the kernel holds them. When both still are the
+// same, the rules need not be read by starting iptables-save, which takes longer
+// than everything else that a second look at a node does.
+
+// Socket options and sizes of the legacy iptables interface (linux
+// include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter/x_tables.h).
+const (
+	soGetInfo    = 64  // IPT_SO_GET_INFO
+	soGetEntries = 65  // IPT_SO_GET_ENTRIES
+	tableNameLen = 32  // XT_TABLE_MAXNAMELEN
+	infoLen      = 84  // struct ipt_getinfo
+	infoSizeAt   = 80  // .size
+	entriesAt    = 40  // struct ipt_get_entries, .entrytable
+	entryCacheAt = 84  // struct ipt_entry, .nfcache
+	entryNextAt  = 90  // .next_offset
+	entryFromAt  = 92  // .comefrom
+	entryLen     = 112 // struct ipt_entry
+)
+
+// memoText is what the memo's file holds for a configuration whose tables have
+// the fingerprint.
+func memoText(cfg datapath.NodeConfig, fingerprint string) string {
+	h := sha256.New()
+	for _, rs := range cfg.RuleSets {
+		fmt.Fprintf(h, "%+v\n", rs)
+	}
+	fmt.Fprintf(h, "%q\n", cfg.ForeignChains)
+	return hex.EncodeToString(h.Sum(nil)) + " " + fingerprint + "\n"
+}
+
+// rulesRemembered reports whether the memo says that the rules are as the
+// configuration wants them. Anything unexpected says no.
+func (h *Host) rulesRemembered(cfg datapath.NodeConfig) bool {
+	if h.opts.MemoFile == "" || !h.tables.legacy {
+		return false
+	}
+	memo, err := os.ReadFile(h.opts.MemoFile)
+	if err != nil {
+		return false
+	}
+	now, err := h.fingerprint()
+	return err == nil && string(memo) == memoText(cfg, now)
+}
+
+// rememberRules writes the memo; the rules must have been found equal to the
+// configuration, or written so, just now.
+func (h *Host) rememberRules(cfg datapath.NodeConfig) error {
+	if h.opts.MemoFile == "" || !h.tables.legacy {
+		return nil
+	}
+	now, err := h.fingerprint()
+	if err != nil {
+		return fmt.Errorf("fingerprint rules: %w", err)
+	}
+	text := memoText(cfg, now)
+	if old, err := os.ReadFile(h.opts.MemoFile); err == nil && string(old) == text {
+		return nil
+	}
+	if err := os.WriteFile(h.opts.MemoFile, []byte(text), 0o600); err != nil {
+		return fmt.Errorf("remember rules in %s: %w", filepath.Base(h.opts.MemoFile), err)
+	}
+	return nil
+}
+
+// fingerprint hashes every table of the host's legacy iptables, but for counters.
+func (h *Host) fingerprint() (string, error) {
+	sum := sha256.New()
+	err := h.ns.Do(func() error {
+		names, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		tables := strings.Fields(string(names))
+		slices.Sort(tables)
+		if len(tables) == 0 {
+			return nil
+		}
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd) //nolint:errcheck // a socket that was only asked
+		for _, t := range tables {
+			entries, err := tableEntries(fd, t)
+			if err != nil {
+				return fmt.Errorf("table %s: %w", t, err)
+			}
+			fmt.Fprintf(sum, "%s %d\n", t, len(entries))
+			_, _ = sum.Write(entries) // a hash takes everything
+		}
+		return nil
+	})
+	return hex.EncodeToString(sum.Sum(nil)), err
+}
+
+// tableEntries reads a table as the kernel holds it, with what changes by itself
+// set to zero. A table that changes between the two questions is asked again.
+func tableEntries(fd int, table string) ([]byte, error) {
+	for range 3 {
+		info := make([]byte, infoLen)
+		copy(info[:tableNameLen-1], table)
+		if err := getsockopt(fd, soGetInfo, info); err != nil {
+			return nil, err
+		}
+		size := binary.NativeEndian.Uint32(info[infoSizeAt:])
+		buf := make([]byte, entriesAt+int(size))
+		copy(buf[:tableNameLen-1], table)
+		binary.NativeEndian.PutUint32(buf[tableNameLen:], size)
+		err := getsockopt(fd, soGetEntries, buf)
+		if errors.Is(err, unix.EAGAIN) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return calm(buf[entriesAt:])
+	}
+	return nil, unix.EAGAIN
+}
+
+// calm zeroes counters and scratch fields of every entry.
+func calm(entries []byte) ([]byte, error) {
+	for rest := entries; len(rest) > 0; {
+		if len(rest) < entryLen {
+			return nil, errors.New("truncated entry")
+		}
+		next := int(binary.NativeEndian.Uint16(rest[entryNextAt:]))
+		if next < entryLen || next > len(rest) {
+			return nil, fmt.Errorf("entry of %d bytes", next)
+		}
+		copy(rest[entryCacheAt:], bytes.Repeat([]byte{0}, 4))
+		copy(rest[entryFromAt:entryLen], bytes.Repeat([]byte{0}, entryLen-entryFromAt))
+		rest = rest[next:]
+	}
+	return entries, nil
+}
+
+func getsockopt(fd, opt int, buf []byte) error {
+	size := uint32(len(buf))
+	_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_IP, uintptr(opt),
+		uintptr(unsafe.Pointer(&buf[0])), uintptr(unsafe.Pointer(&size)), 0)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
