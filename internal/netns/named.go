@@ -117,19 +117,19 @@ func EnsureDir() error {
 	return nil
 }
 
-// Mounted reports whether Dir is a mount point of its own (proc_pid_mountinfo(5),
-// field 5).
+// Mounted reports whether Dir is a mount point of its own (statx(2),
+// STATX_ATTR_MOUNT_ROOT, Linux 5.8). The list of mounts does not tell: another
+// mount may hide the one that it has.
 func Mounted() (bool, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, Dir, unix.AT_SYMLINK_NOFOLLOW, 0, &st)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
 	if err != nil {
-		return false, fmt.Errorf("read mounts: %w", err)
+		return false, fmt.Errorf("look at %s: %w", Dir, err)
 	}
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 4 && f[4] == Dir {
-			return true, nil
-		}
-	}
-	return false, nil
+	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
 
 // ReleaseDir undoes EnsureDir when Dir is empty; with names in it, it does
