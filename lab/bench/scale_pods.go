@@ -47,6 +47,7 @@ func (s *scale) pods(ctx context.Context) (Group, error) {
 
 // podLab is what one big lab showed.
 type podLab struct {
+	empty            daemonCost // of a lab of the same nodes and one pod
 	pods, nodes      int
 	first, again     upRun
 	before, after    memory
