@@ -29,11 +29,14 @@ const modesSpec = `  underlay:
     - {name: node03, roles: [worker]}
 `
 
-func modesObjects() string {
+func modesObjects() string { return modesObjectsOn("node03") }
+
+// modesObjectsOn has its last pod on the given node.
+func modesObjectsOn(last string) string {
 	return podYAML("client", "node01", nil) +
 		podYAML("web-a", "node01", []string{"app: web"}, "80/TCP") +
 		podYAML("web-b", "node02", []string{"app: web"}, "80/TCP") +
-		podYAML("web-c", "node03", []string{"app: web"}, "80/TCP") +
+		podYAML("web-c", last, []string{"app: web"}, "80/TCP") +
 		serviceYAML("web", fmt.Sprintf("type: NodePort, selector: {app: web}, ports: [{port: 80, nodePort: %d}]", clusterNodePort))
 }
 

@@ -90,8 +90,13 @@ type podPort struct {
 // desired is what the daemon has to run for the plan.
 func (p *plan) desired(u *underlay, inodes map[string]uint64) daemon.Desired {
 	d := daemon.Desired{Lab: p.snapshot.Lab, Snapshot: *p.snapshot, Relays: u.relays(p.snapshot.Lab)}
+	for i := range d.Relays {
+		r := &d.Relays[i]
+		r.NodeInode, r.PortInode = inodes[r.NodeNS], inodes[r.PortNS]
+	}
 	for _, c := range p.all() {
-		n := daemon.Node{Name: c.Node, NetNS: NSOfMachine(p.snapshot.Lab, c.Node), UDPTunnel: c.UDPTunnel, Speaker: c.BGP}
+		ns := NSOfMachine(p.snapshot.Lab, c.Node)
+		n := daemon.Node{Name: c.Node, NetNS: ns, Inode: inodes[ns], UDPTunnel: c.UDPTunnel, Speaker: c.BGP}
 		if c.IPIP != nil && c.IPIP.Implementation == topology.IPIPUserspace {
 			n.IPIP = c.IPIP
 		}

@@ -125,6 +125,10 @@ func (a *app) complain(ctx context.Context, err error, code int) {
 		fmt.Fprintln(a.err, "slipway: interrupted, cleaned up")
 		return
 	}
+	if diags := topology.Diagnostics(nil); errors.As(err, &diags) && diags.Error() == err.Error() {
+		fmt.Fprintln(a.err, err) // begins with file:line:col, which editors jump to
+		return
+	}
 	fmt.Fprintf(a.err, "slipway: %v\n", err)
 	if h := hint(err); h != "" {
 		fmt.Fprintf(a.err, "hint: %s\n", h)
@@ -139,6 +143,7 @@ func readerGone(ctx context.Context) bool {
 
 func hint(err error) string {
 	var notRun *podexec.NotRunError
+	var program *exec.Error
 	switch {
 	case errors.Is(err, errNoneUp):
 		return "`slipway up -f FILE` makes one"
@@ -150,6 +155,8 @@ func hint(err error) string {
 		return "labs belong to root: run it with sudo"
 	case errors.Is(err, lab.ErrBusy):
 		return "wait for it to end, or end it; its work can be repeated or taken down at any point"
+	case errors.As(err, &program) && strings.HasPrefix(program.Name, "iptables"):
+		return "install the package iptables (`apt-get install iptables`); its programs are in /usr/sbin, which PATH must have"
 	case errors.Is(err, exec.ErrNotFound):
 		return "`slipway doctor` lists the packages that are needed, `make deps` installs them"
 	}

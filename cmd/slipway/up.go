@@ -5,12 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
 	"slipway/lab"
 	"slipway/topology"
 )
+
+// shortRunGC is how far the heap may grow, in percent of what is live, before the
+// collector runs.
+const shortRunGC = 400
 
 func (a *app) upCmd() *cobra.Command {
 	var o struct {
@@ -35,6 +40,9 @@ one control-plane and two workers is made.`,
 			if err != nil {
 				return err
 			}
+			// A command that is over in a moment has better things to do than to
+			// collect garbage.
+			debug.SetGCPercent(shortRunGC)
 			p := a.progress()
 			opts.KeepFailed, opts.Progress = o.keep, p
 			res, err := lab.Up(cmd.Context(), opts)

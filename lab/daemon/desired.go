@@ -22,8 +22,10 @@ type Desired struct {
 
 // Node is the part of a node (or router) that runs in user space.
 type Node struct {
-	Name      string               `json:"name"`
-	NetNS     string               `json:"netns"`
+	Name  string `json:"name"`
+	NetNS string `json:"netns"`
+	// Inode identifies the namespace, as for pods.
+	Inode     uint64               `json:"inode"`
 	UDPTunnel *datapath.UDPTunnel  `json:"udpTunnel,omitempty"`
 	IPIP      *datapath.IPIPTunnel `json:"ipip,omitempty"` // only when user space relays it
 	Speaker   *datapath.Speaker    `json:"speaker,omitempty"`
@@ -46,6 +48,9 @@ type Relay struct {
 	PortNS string        `json:"portNetns"`
 	Port   string        `json:"port"` // device in the fabric
 	Delay  time.Duration `json:"delay"`
+	// NodeInode and PortInode identify the namespaces, as for pods.
+	NodeInode uint64 `json:"nodeInode"`
+	PortInode uint64 `json:"portInode"`
 }
 
 // Status is what the daemon runs at the moment.

@@ -13,6 +13,7 @@ import (
 // speakerConfig is one node's BGP speaker.
 type speakerConfig struct {
 	netns   string
+	inode   uint64
 	speaker datapath.Speaker
 }
 
@@ -20,7 +21,7 @@ func (s *server) setSpeakers(ctx context.Context, d Desired) (datapath.Diff, err
 	want := map[string]speakerConfig{}
 	for _, n := range d.Nodes {
 		if n.Speaker != nil {
-			want[n.Name] = speakerConfig{netns: n.NetNS, speaker: *n.Speaker}
+			want[n.Name] = speakerConfig{netns: n.NetNS, inode: n.Inode, speaker: *n.Speaker}
 		}
 	}
 	return s.speakers.set(ctx, want)
@@ -44,7 +45,7 @@ func (s *server) startSpeaker(node string, c speakerConfig) (*unit[speakerConfig
 		cfg:  c,
 		done: p.Done(),
 		update: func(to speakerConfig) (bool, error) {
-			if to.netns != c.netns {
+			if to.netns != c.netns || to.inode != c.inode {
 				return false, nil
 			}
 			return true, p.Configure(to.speaker)

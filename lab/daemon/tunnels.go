@@ -15,6 +15,7 @@ import (
 // tunnelConfig is one node's user-space tunnel, of either kind.
 type tunnelConfig struct {
 	netns string
+	inode uint64
 	udp   *datapath.UDPTunnel
 	ipip  *datapath.IPIPTunnel
 }
@@ -23,7 +24,7 @@ func (s *server) setTunnels(ctx context.Context, d Desired) (datapath.Diff, erro
 	want := map[string]tunnelConfig{}
 	for _, n := range d.Nodes {
 		if n.UDPTunnel != nil || n.IPIP != nil {
-			want[n.Name] = tunnelConfig{netns: n.NetNS, udp: n.UDPTunnel, ipip: n.IPIP}
+			want[n.Name] = tunnelConfig{netns: n.NetNS, inode: n.Inode, udp: n.UDPTunnel, ipip: n.IPIP}
 		}
 	}
 	return s.tunnels.set(ctx, want)
@@ -59,7 +60,7 @@ func (s *server) startTunnel(node string, c tunnelConfig) (*unit[tunnelConfig], 
 // onlyLeasesDiffer reports whether a running UDP tunnel can take the new
 // configuration without being opened again.
 func onlyLeasesDiffer(a, b tunnelConfig) bool {
-	if a.udp == nil || b.udp == nil || a.netns != b.netns || b.ipip != nil {
+	if a.udp == nil || b.udp == nil || a.netns != b.netns || a.inode != b.inode || b.ipip != nil {
 		return false
 	}
 	x, y := *a.udp, *b.udp
