@@ -140,6 +140,25 @@ func (b *box) plugAll(ctx context.Context, p *plan, path CNIPath, self string, s
 	return diff, inodes, err
 }
 
+// machineInodes adds the namespaces of the machines and the fabric, by which the
+// daemon knows one that was made again under the same name.
+func (b *box) machineInodes(u *underlay, inodes map[string]uint64) error {
+	names := []string{NSOfMachine(b.lab, fabricName)}
+	for _, m := range u.machines {
+		names = append(names, NSOfMachine(b.lab, m.name))
+	}
+	for _, n := range names {
+		p, err := b.machinePlace(n)
+		if err != nil {
+			return err
+		}
+		if inodes[n], err = p.ns.Inode(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (b *box) plugOne(ctx context.Context, pl plug, node string, port datapath.PodPort) (datapath.Diff, uint64, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, 0, err

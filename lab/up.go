@@ -286,7 +286,10 @@ func (r *runner) apply(b *box, st *State, old *topology.Snapshot, p *plan, u *un
 		{"pods", len(p.snapshot.Pods), func() (datapath.Diff, error) {
 			diff, in, err := b.plugAll(r.ctx, p, st.CNI, exe, r.progress.Step)
 			inodes = in
-			return diff, err
+			if err != nil {
+				return diff, err
+			}
+			return diff, b.machineInodes(u, inodes)
 		}},
 		{"daemon", 0, func() (datapath.Diff, error) { return b.applyDaemon(r.ctx, exe, p.desired(u, inodes)) }},
 		{"links", 0, func() (datapath.Diff, error) {
