@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"slipway/datapath"
 	"slipway/datapath/bgp"
@@ -24,7 +25,41 @@ func (s *server) setSpeakers(ctx context.Context, d Desired) (datapath.Diff, err
 			want[n.Name] = speakerConfig{netns: n.NetNS, inode: n.Inode, speaker: *n.Speaker}
 		}
 	}
-	return s.speakers.set(ctx, want)
+	var diff datapath.Diff
+	if gone := s.remade(want); len(gone) > 0 {
+		// The others' sessions with a namespace that is gone would stand until
+		// the next keepalive finds nobody: end them now.
+		did, err := s.speakers.set(ctx, without(want, gone))
+		if diff = did; err != nil {
+			return diff, err
+		}
+	}
+	did, err := s.speakers.set(ctx, want)
+	return append(diff, did...), err
+}
+
+// remade are the nodes whose speaker runs in a namespace that was made again.
+func (s *server) remade(want map[string]speakerConfig) map[string]bool {
+	out := map[string]bool{}
+	for node, u := range s.speakers.have {
+		if w, ok := want[node]; ok && (w.netns != u.cfg.netns || w.inode != u.cfg.inode) {
+			out[node] = true
+		}
+	}
+	return out
+}
+
+// without leaves nodes out, and the others' sessions with them.
+func without(want map[string]speakerConfig, gone map[string]bool) map[string]speakerConfig {
+	out := map[string]speakerConfig{}
+	for node, c := range want {
+		if gone[node] {
+			continue
+		}
+		c.speaker.Peers = slices.DeleteFunc(slices.Clone(c.speaker.Peers), func(p datapath.Peer) bool { return gone[p.Name] })
+		out[node] = c
+	}
+	return out
 }
 
 func (s *server) startSpeaker(node string, c speakerConfig) (*unit[speakerConfig], error) {
