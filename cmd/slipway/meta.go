@@ -31,6 +31,7 @@ func (a *app) schemaCmd() *cobra.Command {
 func (a *app) versionCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Example: "  slipway version\n  slipway version -o json",
 		RunE: func(*cobra.Command, []string) error {
 			v := map[string]string{"version": version(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH, "apiVersion": topology.APIVersion}
 			return a.print(v, func(w io.Writer) error {

@@ -21,8 +21,8 @@ const MarkEnv = "SLIPWAY_LAB_MARK"
 
 // Process is one running process.
 type Process struct {
-	PID     int
-	Command string
+	PID     int    `json:"pid"`
+	Command string `json:"command"`
 }
 
 // Marked lists the processes whose environment carries the mark, without the caller.
