@@ -135,7 +135,7 @@ func wantNoPacketOutside(t *testing.T, w *world, name string) {
 	defer unix.Close(fd) //nolint:errcheck // read only
 	w.works(name)
 	for _, place := range []string{"client", "node01", "external"} {
-		if s := w.run("exec", "-L", name, place, "--", "ping", "-c1", "-W1", "198.51.100.1"); s.code == 0 {
+		if s := w.run("exec", "-L", name, place, "--", "ping", "-c1", "-W0.3", "198.51.100.1"); s.code == 0 {
 			t.Errorf("%s: the world answers: %s", place, s.out)
 		}
 	}
