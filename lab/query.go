@@ -80,7 +80,16 @@ type Health struct {
 
 // OK reports whether nothing is wrong.
 func (h *Health) OK() bool {
-	return h.State == StateUp && len(h.Drift) == 0 && len(h.Missing) == 0 && (h.Daemon == nil || len(h.Daemon.Errors) == 0)
+	return h.State == StateUp && len(h.Drift) == 0 && len(h.Missing) == 0 && (h.Daemon == nil || daemonOK(h.Daemon))
+}
+
+func daemonOK(d *daemon.Status) bool {
+	for _, s := range d.Speakers {
+		if len(s.Down) > 0 {
+			return false
+		}
+	}
+	return len(d.Errors) == 0
 }
 
 // Status reads the whole lab back and compares it with what it should be. It

@@ -291,6 +291,9 @@ func printHealth(w io.Writer, h *lab.Health) error {
 		for _, n := range sortedKeys(d.Speakers) {
 			s := d.Speakers[n]
 			fmt.Fprintf(w, "  bgp: %-12s %d of %d peers established, %s learnt\n", n, s.Established, s.Peers, plural(s.Routes, "route"))
+			for _, peer := range s.Down {
+				fmt.Fprintf(w, "  bgp: %-12s has no session with %s\n", n, peer)
+			}
 		}
 		for _, e := range d.Errors {
 			fmt.Fprintf(w, "  error: %s\n", e)

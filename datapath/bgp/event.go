@@ -58,6 +58,8 @@ type PeerStatus struct {
 	Address netip.Addr `json:"address"`
 	State   State      `json:"state"`
 	Since   time.Time  `json:"since"`
+	// External: not the lab's own, and nothing waits for it.
+	External bool `json:"external,omitempty"`
 }
 
 // Route is one learnt route as the kernel has it, or had it if Removed.

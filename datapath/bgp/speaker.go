@@ -203,10 +203,10 @@ func (s *speaker) configure(ctx context.Context, cfg datapath.Speaker) {
 func (s *speaker) reconcileStatus() {
 	for addr, p := range s.sessions.peers {
 		if have, ok := s.status[addr]; ok {
-			have.Name = p.Name
+			have.Name, have.External = p.Name, p.External
 			continue
 		}
-		st := &peerState{PeerStatus: PeerStatus{Name: p.Name, Address: addr, State: Idle, Since: time.Now()}}
+		st := &peerState{PeerStatus: PeerStatus{Name: p.Name, Address: addr, State: Idle, Since: time.Now(), External: p.External}}
 		s.status[addr] = st
 		s.emit(Event{Kind: EventPeer, Peer: &st.PeerStatus})
 	}

@@ -80,7 +80,9 @@ type SpeakerState struct {
 	Established int  `json:"established"`
 	Routes      int  `json:"routes"`
 	Synced      bool `json:"synced"`
-	Detail      any  `json:"detail,omitempty"`
+	// Down are the lab's own peers that it has no session with.
+	Down   []string `json:"down,omitempty"`
+	Detail any      `json:"detail,omitempty"`
 }
 
 // Changes says what a Set did.

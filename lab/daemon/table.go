@@ -70,7 +70,13 @@ func (t *procTable) speakerStates() map[string]SpeakerState {
 	out := map[string]SpeakerState{}
 	for node, p := range t.speakersNow() {
 		st := p.Status()
-		out[node] = SpeakerState{PID: p.Pid(), Peers: st.Sync.Peers, Established: st.Sync.Established, Routes: st.Sync.Routes, Synced: st.Sync.Settled, Detail: st}
+		s := SpeakerState{PID: p.Pid(), Peers: st.Sync.Peers, Established: st.Sync.Established, Routes: st.Sync.Routes, Synced: st.Sync.Settled, Detail: st}
+		for _, peer := range st.Peers {
+			if !peer.External && peer.State != bgp.Established {
+				s.Down = append(s.Down, peer.Name)
+			}
+		}
+		out[node] = s
 	}
 	return out
 }
