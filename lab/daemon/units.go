@@ -93,10 +93,15 @@ func (us *units[C]) ensure(ctx context.Context, key string, c C) (datapath.Chang
 	return action, nil
 }
 
+// drop stops a unit. How one ended by itself is no failure of stopping it.
 func (us *units[C]) drop(ctx context.Context, key string) error {
 	u := us.have[key]
 	delete(us.have, key)
-	return u.stop(ctx)
+	ended := u.ended()
+	if err := u.stop(ctx); err != nil && !ended {
+		return err
+	}
+	return nil
 }
 
 func (us *units[C]) change(key string, a datapath.ChangeAction) datapath.Change {
