@@ -33,6 +33,13 @@ type testLab struct {
 	all  map[string]*place
 }
 
+// in lets a subtest use the lab, until the function that it returns is called.
+func (l *testLab) in(t testing.TB) (back func()) {
+	was := l.t
+	l.t = t
+	return func() { l.t = was }
+}
+
 // labName makes a name that no other lab on the machine has.
 func labName(short string) string { return fmt.Sprintf("e2e-%d-%s", os.Getpid(), short) }
 

@@ -47,6 +47,7 @@ func TestSwitchModes(t *testing.T) {
 	l := up(t, "modes", networkSpec(all[0], "")+modesSpec, modesObjects())
 	for _, mode := range append(all[1:], all[0], topology.CalicoBGP) {
 		t.Run(string(mode), func(t *testing.T) {
+			defer l.in(t)()
 			before := l.st.Snapshot.Network.Mode
 			switchTo := func() { checkSwitch(t, l, before, mode) }
 			if mode == topology.CalicoBGP && !before.IsCalico() {

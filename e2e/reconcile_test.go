@@ -84,7 +84,7 @@ func TestReconcile(t *testing.T) {
 	step := func(name string, change func(w *world), check func(t *testing.T, l *testLab)) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {
-			l.t = t
+			defer l.in(t)()
 			change(&w)
 			l.again(w.spec(), w.objects())
 			for pod, was := range addresses {
@@ -121,7 +121,6 @@ func TestReconcile(t *testing.T) {
 	})
 	step("remove a node", func(w *world) { w.node03 = false }, nodeLeft)
 	step("remove pods", func(w *world) { w.replicas = 2 }, webAnswers(2))
-	l.t = t
 }
 
 func podsByName(l *testLab) map[string]netip.Addr {

@@ -64,6 +64,19 @@ var sabotages = []sabotage{
 	{name: "node's namespace deleted", says: "node02", do: func(t *testing.T, l *testLab) {
 		deleteNS(t, lab.NSOfMachine(l.name, "node02"))
 	}},
+	{name: "BGP speaker killed", says: "no session with node02", except: flannelModes, do: func(t *testing.T, l *testLab) {
+		s, err := lab.DaemonStatus(context.Background(), l.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(s.Speakers["node02"].PID, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the session's end", func() (bool, string) {
+			s, err := lab.DaemonStatus(context.Background(), l.name)
+			return err == nil && len(s.Speakers["node01"].Down) > 0, "node01 still has it"
+		})
+	}},
 	{name: "daemon killed", says: "daemon", do: func(t *testing.T, l *testLab) {
 		s, err := lab.DaemonStatus(context.Background(), l.name)
 		if err != nil {
@@ -98,6 +111,7 @@ func TestRepair(t *testing.T) {
 }
 
 func repair(t *testing.T, l *testLab, x sabotage) {
+	defer l.in(t)()
 	x.do(t, l)
 	s := slipway(t, "status", "-L", l.name)
 	if s.code != 1 || !strings.Contains(s.out, x.says) {

@@ -118,14 +118,18 @@ func TestModes(t *testing.T) {
 	for _, v := range variants() {
 		t.Run(v.name, func(t *testing.T) {
 			l := up(t, v.name, v.spec(), matrixObjects())
-			t.Run("pods", func(t *testing.T) { podCells(t, l) })
-			t.Run("nodes", func(t *testing.T) { nodeCells(t, l) })
-			t.Run("services", func(t *testing.T) { serviceCells(t, l) })
-			t.Run("names", func(t *testing.T) { nameCells(t, l) })
-			t.Run("no endpoints", func(t *testing.T) { emptyCells(t, l) })
-			t.Run("outside", func(t *testing.T) { outsideCells(t, l) })
-			t.Run("wire", func(t *testing.T) { wireCells(t, l) })
-			t.Run("mtu", func(t *testing.T) { mtuCells(t, l) })
+			for _, c := range []struct {
+				name  string
+				cells func(t *testing.T, l *testLab)
+			}{
+				{"pods", podCells}, {"nodes", nodeCells}, {"services", serviceCells}, {"names", nameCells},
+				{"no endpoints", emptyCells}, {"outside", outsideCells}, {"wire", wireCells}, {"mtu", mtuCells},
+			} {
+				t.Run(c.name, func(t *testing.T) {
+					defer l.in(t)()
+					c.cells(t, l)
+				})
+			}
 			if v.spread {
 				t.Run("spread", func(t *testing.T) { spreadCell(t, l) })
 			}
