@@ -35,7 +35,7 @@ test-root: deps ## the tests on the real kernel only
 	$(SUDO) env PATH="$$PATH" HOME="$$HOME" LAB_REQUIRE="$(CI_REQUIRE)" $(GO) test -count=1 -timeout 25m ./datapath/... ./lab/... ./cmd/...
 
 bench: build ## scale and speed with the machine's facts; takes about ten minutes
-	$(SUDO) bin/slipway bench scale
+	$(SUDO) bin/slipway bench scale --big
 
 lint: deps ## few linters, all enforced
 	hack/lint.sh

@@ -74,7 +74,7 @@ func Scale(ctx context.Context, o ScaleOptions) (r *ScaleReport, err error) {
 			continue
 		}
 		g, err := group(ctx, runs[p])
-		if len(g.Cases) > 0 {
+		if err == nil || len(g.Cases) > 0 {
 			r.Groups = append(r.Groups, g)
 		}
 		if err != nil {

@@ -57,7 +57,7 @@ func sizes(text string) map[string]int64 {
 }
 
 // settlePatience bounds the wait for the memory's figures to stand still.
-const settlePatience = 10 * time.Second
+const settlePatience = 4 * time.Second
 
 // settledMemory reads the memory once what is free has moved by less than 2 MB
 // in half a second: what the commands before it used is given back with a delay.

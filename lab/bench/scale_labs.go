@@ -71,7 +71,7 @@ func (m *labRounds) round(ctx context.Context, p program, file string) (err erro
 	if err := refuseTaken(m.name); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, takeDown(m.name)) }()
+	defer func() { err = errors.Join(err, takeDown(ctx, m.name)) }()
 	first, err := p.up(ctx, file, m.name, m.mode)
 	if err != nil {
 		return err

@@ -39,7 +39,9 @@ func (s *scale) pods(ctx context.Context) (Group, error) {
 			if err != nil {
 				return g, fmt.Errorf("%d pods, %s: %w", n, m, err)
 			}
-			g.Cases, g.Notes = append(g.Cases, c), append(g.Notes, notes...)
+			if g.Notes = append(g.Notes, notes...); len(c.Figures) > 0 {
+				g.Cases = append(g.Cases, c)
+			}
 		}
 	}
 	return g, nil
@@ -59,7 +61,10 @@ type podLab struct {
 }
 
 func (s *scale) podCase(ctx context.Context, n int, mode topology.ModeName) (Case, []string, error) {
-	name := fmt.Sprintf("%d %s", n, mode)
+	name := fmt.Sprintf("%d pods, %s", n, mode)
+	if err := enoughMemory(n); err != nil {
+		return Case{}, []string{name + " was not run: " + err.Error()}, nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, podsPatienceBase+time.Duration(n)*patienceAPod)
 	defer cancel()
 	file, err := s.writeCluster(s.labName(string(mode)), s.Nodes, workloadText(n))
@@ -85,6 +90,22 @@ func (s *scale) podCase(ctx context.Context, n int, mode topology.ModeName) (Cas
 	return Case{Name: name, Figures: l.figures()}, notes, nil
 }
 
+// memoryAPod is what has to be available for each pod: half as much again as
+// the target, so that a lab that misses it does not take the machine with it.
+const memoryAPod = int64((podKernelKB + podDaemonKB) * 1.5 * 1024)
+
+// enoughMemory fails if the machine cannot hold a lab of so many pods.
+func enoughMemory(pods int) error {
+	m, err := readMemory()
+	if err != nil {
+		return err
+	}
+	if need := int64(pods) * memoryAPod; m.available < need {
+		return fmt.Errorf("it could need %.1f GB of memory, and %.1f GB are available", float64(need)/1e9, float64(m.available)/1e9)
+	}
+	return nil
+}
+
 // emptyLab reads the daemon's cost in a lab of all nodes and one pod.
 func (s *scale) emptyLab(ctx context.Context, mode topology.ModeName) (c daemonCost, err error) {
 	name := s.labName(string(mode)) + "-0"
@@ -101,7 +122,7 @@ func (s *scale) emptyLab(ctx context.Context, mode topology.ModeName) (c daemonC
 		return c, err
 	}
 	defer func() {
-		err = errors.Join(err, takeDown(name))
+		err = errors.Join(err, takeDown(ctx, name))
 		if err == nil {
 			_, _, err = awaitTearDown(ctx, alive)
 		}
@@ -125,7 +146,7 @@ func (s *scale) podLab(ctx context.Context, file, name string, mode topology.Mod
 	if l.before, err = settledMemory(ctx); err != nil {
 		return l, err
 	}
-	defer func() { err = errors.Join(err, takeDown(name)) }()
+	defer func() { err = errors.Join(err, takeDown(ctx, name)) }()
 	if l.first, err = s.program.up(ctx, file, name, mode); err != nil {
 		return l, err
 	}

@@ -89,8 +89,8 @@ func (p program) run(ctx context.Context, into any, args ...string) (ran, error)
 
 // takeDown removes a lab after a failure or an interruption, too, when the
 // bench's own context has ended; without a lab it does nothing.
-func takeDown(name string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), downPatience)
+func takeDown(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downPatience)
 	defer cancel()
 	if _, err := lab.Down(ctx, name); err != nil && !errors.Is(err, lab.ErrNoLab) {
 		return fmt.Errorf("take lab %s down (run `slipway down %s`): %w", name, name, err)

@@ -55,7 +55,7 @@ func (s *scale) services(ctx context.Context) (Group, error) {
 func (s *scale) serviceCase(ctx context.Context, n int) (Case, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, servicesPatience)
 	defer cancel()
-	c := Case{Name: fmt.Sprintf("%d × %d", n, endpoints)}
+	c := Case{Name: fmt.Sprintf("%d services × %d", n, endpoints)}
 	snap, err := serviceSnapshot(n)
 	if err != nil {
 		return c, "", err
@@ -195,7 +195,7 @@ func (s *scale) serviceLab(ctx context.Context, n int) (l serviceLabRun, err err
 		return l, err
 	}
 	s.Progress.Phase(fmt.Sprintf("%d services in a lab", n), 0)
-	defer func() { err = errors.Join(err, takeDown(name)) }()
+	defer func() { err = errors.Join(err, takeDown(ctx, name)) }()
 	if _, err := s.program.up(ctx, file, name, mode); err != nil {
 		return l, err
 	}
