@@ -1,6 +1,8 @@
 package calico
 
 import (
+	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -123,6 +125,51 @@ func TestSessionsMatch(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Speakers outside the cluster peer with everybody, or with the reflectors
+// alone, which reflect for them unless they are of another AS.
+func TestExternalPeers(t *testing.T) {
+	peers := []topology.BGPPeer{{Address: netip.MustParseAddr("192.168.233.250"), ASN: 64512}, {Address: netip.MustParseAddr("192.168.233.251"), ASN: 64999}}
+	for name, c := range map[string]struct {
+		s    topology.Snapshot
+		want map[string][]datapath.Peer
+	}{
+		"full mesh": {plantest.ThreeNodes(topology.CalicoBGP), map[string][]datapath.Peer{
+			"master01": external(peers, false), "node01": external(peers, false), "node02": external(peers, false),
+		}},
+		"reflectors": {reflected(plantest.ThreeNodes(topology.CalicoBGP), "node01"), map[string][]datapath.Peer{
+			"node01": external(peers, true),
+		}},
+	} {
+		c.s.Network.BGP.ASN, c.s.Network.BGP.Peers = 64512, peers
+		got := map[string][]datapath.Peer{}
+		for _, cfg := range plans(t, bgp{}, c.s) {
+			if cfg.BGP == nil {
+				continue
+			}
+			for _, p := range cfg.BGP.Peers {
+				if p.External {
+					got[cfg.Node] = append(got[cfg.Node], p)
+				}
+			}
+		}
+		if !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: external peers\n%+v, want\n%+v", name, got, c.want)
+		}
+	}
+}
+
+// external is how a speaker of AS 64512 knows the peers.
+func external(peers []topology.BGPPeer, reflects bool) []datapath.Peer {
+	var out []datapath.Peer
+	for _, p := range peers {
+		out = append(out, datapath.Peer{
+			Name: p.Address.String(), Address: p.Address, ASN: p.ASN, Passive: true, External: true,
+			ReflectorClient: reflects && p.ASN == 64512,
+		})
+	}
+	return out
 }
 
 // A router between racks must carry pods' packets only where they come bare.
