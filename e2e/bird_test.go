@@ -144,7 +144,7 @@ const eventualPatience = 30 * time.Second
 // eventually waits for a condition, and fails with what it last said.
 func eventually(t testing.TB, what string, ok func() (bool, string)) {
 	t.Helper()
-	for end := time.Now().Add(eventualPatience); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(eventualPatience); ; <-time.After(20 * time.Millisecond) {
 		done, said := ok()
 		if done {
 			return
