@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -30,13 +31,17 @@ func TestLabsSideBySide(t *testing.T) {
 	for _, n := range names {
 		w.works(n)
 	}
-	// Traffic of one lab is not seen in another.
-	before := packets(t, w, names[2])
-	for range 5 {
+	// Connections of one lab do not get into another.
+	const more = 5
+	here, there := accepted(t, w, names[0]), accepted(t, w, names[2])
+	for range more {
 		w.works(names[0])
 	}
-	if got := packets(t, w, names[2]); got != before {
-		t.Errorf("while another lab was busy, packets into client's port went from %s to %s", before, got)
+	if got := accepted(t, w, names[0]); got != here+more {
+		t.Errorf("the busy lab's servers accepted %d connections, want %d", got-here, more)
+	}
+	if got := accepted(t, w, names[2]); got != there {
+		t.Errorf("the idle lab's servers accepted %d connections", got-there)
 	}
 	w.must("down", names[1])
 	w.wantGone(names[1])
@@ -64,10 +69,26 @@ func addresses(s snapshot) map[string]string {
 	return out
 }
 
-// packets counts what came in by the client pod's device.
-func packets(t *testing.T, w *world, name string) string {
+// accepted is how many TCP connections the nginx pods of a lab have accepted
+// (proc_net_snmp: Tcp PassiveOpens, RFC 1213 tcpPassiveOpens).
+func accepted(t *testing.T, w *world, name string) int {
 	t.Helper()
-	return strings.TrimSpace(w.must("exec", "-L", name, "client", "--", "cat", "/sys/class/net/eth0/statistics/rx_packets"))
+	sum := 0
+	for _, p := range decode[snapshot](t, w.must("inspect", name, "-o", "json")).Snapshot.Pods {
+		if !strings.HasPrefix(p.Name, "nginx-") {
+			continue
+		}
+		for line := range strings.Lines(w.must("exec", "-L", name, p.Key(), "--", "cat", "/proc/net/snmp")) {
+			if f := strings.Fields(line); f[0] == "Tcp:" && f[6] != "PassiveOpens" {
+				n, err := strconv.Atoi(f[6])
+				if err != nil {
+					t.Fatal(err)
+				}
+				sum += n
+			}
+		}
+	}
+	return sum
 }
 
 // A lab whose name begins with another's is not taken down with it, and their
@@ -144,7 +165,7 @@ test -e /run/netns/slipway-$1-fabric
 "$0" up -L "$2" -f ../../examples/minimal.yaml >/dev/null
 "$0" down "$1" >/dev/null
 test -e /run/netns/slipway-$2-fabric
-(timeout -s KILL 0.05 "$0" down "$2"; true) >/dev/null 2>&1
+(timeout -s KILL 0.05 "$0" down "$2" || true) >/dev/null 2>&1
 "$0" down --all >/dev/null
 test "$before" = "$(cat /proc/self/mountinfo)" || { cat /proc/self/mountinfo; exit 1; }
 find /run -mindepth 1
