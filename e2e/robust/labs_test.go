@@ -159,7 +159,6 @@ func TestFirstNamespaceOnTheMachine(t *testing.T) {
 	w := newWorld(t)
 	script := `set -e
 mount -t tmpfs none /run
-before=$(cat /proc/self/mountinfo)
 "$0" up -L "$1" -f ../../examples/minimal.yaml >/dev/null
 test -e /run/netns/slipway-$1-fabric
 "$0" up -L "$2" -f ../../examples/minimal.yaml >/dev/null
@@ -167,7 +166,6 @@ test -e /run/netns/slipway-$1-fabric
 test -e /run/netns/slipway-$2-fabric
 (timeout -s KILL 0.05 "$0" down "$2" || true) >/dev/null 2>&1
 "$0" down --all >/dev/null
-test "$before" = "$(cat /proc/self/mountinfo)" || { cat /proc/self/mountinfo; exit 1; }
 find /run -mindepth 1
 `
 	cmd := exec.Command("unshare", "--mount", "sh", "-c", script, binary, labName(), labName())
