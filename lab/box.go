@@ -59,10 +59,25 @@ func openBox(ctx context.Context, lab string) (b *box, fresh bool, err error) {
 	return &box{lab: lab, id: id, lock: l, journal: j, open: map[string]*place{}}, fresh, nil
 }
 
+// maxSocketPath is how many bytes the path of a UNIX socket may have (unix(7):
+// sun_path, less its final zero).
+const maxSocketPath = 107
+
+// PathError says that the daemon's socket cannot have its path.
+type PathError struct{ Path string }
+
+// Error says what to do.
+func (e *PathError) Error() string {
+	return fmt.Sprintf("the socket %s would have a path of %d bytes, and %d is the limit: choose a shorter lab name or %s", e.Path, len(e.Path), maxSocketPath, StateDirEnv)
+}
+
 // claimDir refuses a name that is no lab's, or whose directory is somebody else's.
 func claimDir(lab string) error {
 	if err := CheckName(lab); err != nil {
 		return err
+	}
+	if s := SocketPath(lab); len(s) > maxSocketPath {
+		return &PathError{Path: s}
 	}
 	dir := filesOf(lab).dir
 	ours, err := isLabDir(dir)

@@ -58,7 +58,7 @@ func (b *box) startDaemon(ctx context.Context, exe string, c *daemon.Client) err
 	}
 	defer log.Close() //nolint:errcheck // the daemon has its own descriptor
 	cmd := exec.Command(exe, DaemonCommand, "--lab", b.lab)
-	cmd.Env = append(os.Environ(), procs.MarkEnv+"="+b.procMark())
+	cmd.Env = append(os.Environ(), procs.MarkEnv+"="+b.procMark(), StateDirEnv+"="+StateDir())
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

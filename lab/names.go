@@ -28,10 +28,14 @@ const (
 
 // StateDir is the directory that holds one directory per lab.
 func StateDir() string {
-	if d := os.Getenv(StateDirEnv); d != "" {
-		return d
+	d := os.Getenv(StateDirEnv)
+	if d == "" {
+		return defaultStateDir
 	}
-	return defaultStateDir
+	if abs, err := filepath.Abs(d); err == nil { // the daemon works in another directory
+		return abs
+	}
+	return d
 }
 
 // NSOfMachine is the namespace name of a node, a router, the external client

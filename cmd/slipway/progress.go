@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -11,10 +12,13 @@ import (
 )
 
 // progress shows phases on stderr: one line that is redrawn on a terminal, and
-// on anything else a line whenever a long phase has gone on for a while.
+// on anything else a line whenever a long phase has gone on for a while, or
+// with --verbose for each.
 type progress struct {
-	w    io.Writer
-	live bool
+	w       io.Writer
+	live    bool
+	verbose bool
+	log     *slog.Logger // instead of lines, with --log-format json
 
 	mu          sync.Mutex
 	phase       string
@@ -30,7 +34,11 @@ const redrawEvery = 100 * time.Millisecond
 
 func (a *app) progress() *progress {
 	f, ok := a.err.(*os.File)
-	return &progress{w: a.err, live: ok && term.IsTerminal(int(f.Fd())) && a.logFormat != "json"}
+	p := &progress{w: a.err, verbose: a.verbose, live: ok && term.IsTerminal(int(f.Fd())) && a.logFormat != "json"}
+	if a.logFormat == "json" {
+		p.log = a.logger()
+	}
+	return p
 }
 
 // Phase begins a phase.
@@ -39,6 +47,9 @@ func (p *progress) Phase(name string, total int) {
 	defer p.mu.Unlock()
 	p.phase, p.done, p.total, p.began, p.said = name, 0, total, time.Now(), time.Now()
 	p.draw()
+	if p.verbose && !p.live {
+		p.say()
+	}
 }
 
 // Step counts one more done.
@@ -55,9 +66,18 @@ func (p *progress) Step() {
 		if p.live {
 			p.draw()
 		} else {
-			fmt.Fprintln(p.w, p.line())
+			p.say()
 		}
 	}
+}
+
+// say mentions the phase in a log.
+func (p *progress) say() {
+	if p.log != nil {
+		p.log.Info("progress", "phase", p.phase, "done", p.done, "total", p.total)
+		return
+	}
+	fmt.Fprintln(p.w, p.line())
 }
 
 func (p *progress) line() string {

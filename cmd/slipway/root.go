@@ -90,6 +90,7 @@ func exitCode(ctx context.Context, err error) int {
 	var privilege *lab.PrivilegeError
 	var unsupported *bpf.UnsupportedError
 	var name *lab.NameError
+	var path *lab.PathError
 	switch {
 	case errors.As(err, &silent):
 		return silent.code
@@ -97,7 +98,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.As(err, &c):
 		return c.code
-	case errors.As(err, &diags), errors.As(err, &name), errors.Is(err, lab.ErrNoLab):
+	case errors.As(err, &diags), errors.As(err, &name), errors.As(err, &path), errors.Is(err, lab.ErrNoLab):
 		return exitUsage
 	case errors.As(err, &privilege), errors.As(err, &unsupported), errors.Is(err, exec.ErrNotFound), denied(err):
 		return exitMissing
@@ -123,6 +124,10 @@ func (a *app) complain(ctx context.Context, err error, code int) {
 		return // nobody is there to be told
 	case code == exitInterrupted:
 		fmt.Fprintln(a.err, "slipway: interrupted, cleaned up")
+		return
+	}
+	if a.logFormat == "json" {
+		a.logger().Error(err.Error(), "exitCode", code, "hint", hint(err))
 		return
 	}
 	if diags := topology.Diagnostics(nil); errors.As(err, &diags) && diags.Error() == err.Error() {
