@@ -27,6 +27,7 @@ type labRounds struct {
 	mode                              topology.ModeName
 	name                              string
 	first, ready, again, ratio, downs []float64
+	starts                            []float64 // of the program alone
 	againNodes                        []float64 // the phase that reads and compares the nodes
 	phases                            map[string][]float64
 	order                             []string
@@ -54,7 +55,7 @@ func (s *scale) labs(ctx context.Context) (Group, error) {
 		}
 	}
 	g := Group{Part: PartLabs, Notes: []string{
-		"Whole commands, the start of their process included; the phases are the program's own clock and a part of `up`; those under 1 ms are left out.",
+		"Whole commands, the start of their process included, which `slipway version` shows alone; the phases are the program's own clock and a part of `up`; those under 1 ms are left out.",
 		"\"ready\" is `up` without the phase converge, which is the wait for BGP's sessions and routes.",
 	}}
 	for _, m := range modes {
@@ -72,6 +73,11 @@ func (m *labRounds) round(ctx context.Context, p program, file string) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, takeDown(ctx, m.name)) }()
+	var version any
+	start, err := p.run(ctx, &version, "version", "-o", "json")
+	if err != nil {
+		return err
+	}
 	first, err := p.up(ctx, file, m.name, m.mode)
 	if err != nil {
 		return err
@@ -87,6 +93,7 @@ func (m *labRounds) round(ctx context.Context, p program, file string) (err erro
 	if err != nil {
 		return err
 	}
+	m.starts = append(m.starts, millis(start.wall))
 	m.first = append(m.first, millis(first.wall))
 	m.ready = append(m.ready, millis(first.wall-first.phase("converge")))
 	m.again = append(m.again, millis(again.wall))
@@ -105,6 +112,7 @@ func (m *labRounds) round(ctx context.Context, p program, file string) (err erro
 
 func (m *labRounds) summary() Case {
 	c := Case{Name: string(m.mode), Figures: []Figure{
+		figure("program start alone", "ms", m.starts...),
 		figure("first up", "ms", m.first...),
 		figure("ready", "ms", m.ready...).atMost(readySeconds * 1000),
 	}}

@@ -76,14 +76,22 @@ type Group struct {
 	Notes []string `json:"notes,omitempty"`
 }
 
-// rows lists the figures' names and units in the order of first appearance.
+// rows lists the figures of all cases, each in the order of its case: one that
+// only some cases have stands behind what it follows there.
 func (g Group) rows() []Figure {
 	var out []Figure
+	find := func(name string) int {
+		return slices.IndexFunc(out, func(f Figure) bool { return f.Name == name })
+	}
 	for _, c := range g.Cases {
+		after := -1
 		for _, f := range c.Figures {
-			if !slices.ContainsFunc(out, func(o Figure) bool { return o.Name == f.Name }) {
-				out = append(out, f)
+			at := find(f.Name)
+			if at < 0 {
+				at = after + 1
+				out = slices.Insert(out, at, f)
 			}
+			after = at
 		}
 	}
 	return out

@@ -301,6 +301,20 @@ func TestMissedTargetsAreNamed(t *testing.T) {
 	}
 }
 
+func TestRowsKeepTheirCasesOrder(t *testing.T) {
+	g := Group{Cases: []Case{
+		{Figures: []Figure{figure("up", ""), figure("down", "")}},
+		{Figures: []Figure{figure("up", ""), figure("converge", ""), figure("down", ""), figure("after", "")}},
+	}}
+	var names []string
+	for _, f := range g.rows() {
+		names = append(names, f.Name)
+	}
+	if diff := cmp.Diff([]string{"up", "converge", "down", "after"}, names); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestMemoryOfKernel(t *testing.T) {
 	const meminfo = `MemTotal:       1000 kB
 MemFree:         400 kB
