@@ -3,11 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"slipway/datapath/observe"
 	"slipway/examples"
@@ -41,10 +39,7 @@ About half a minute; the machine's own network is not touched.`,
 				}
 				o.Modes = append(o.Modes, topology.ModeName(m))
 			}
-			show := &demoShow{out: a.out, progress: a.progress(), quiet: a.output != "table"}
-			if f, ok := a.out.(*os.File); ok {
-				show.colour = term.IsTerminal(int(f.Fd()))
-			}
+			show := &demoShow{out: a.out, progress: a.progress(), quiet: a.output != "table", colour: isTerminal(a.out)}
 			o.Show = show
 			res, err := demo.Run(cmd.Context(), o)
 			show.progress.clear()

@@ -4,9 +4,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"golang.org/x/term"
 
 	"slipway/datapath/cni"
 )
@@ -16,8 +19,36 @@ func main() {
 		cni.PluginMain()
 		return
 	}
-	// SIGPIPE too: `slipway demo | head` must not leave labs behind.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	base, gone := context.WithCancelCause(context.Background())
+	ctx, stop := signal.NotifyContext(base, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	os.Exit(run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
+	// A write whose reader is gone must be an error and not the end of the
+	// program, so that `slipway demo | head` leaves no lab behind. The signal
+	// itself says nothing: it comes of any socket, that of a daemon that ended too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	os.Exit(run(ctx, os.Args[1:], streams{in: os.Stdin, out: &output{os.Stdout, gone}, err: &output{os.Stderr, gone}}))
+}
+
+// errReaderGone is why a command ends whose output nobody reads any more.
+var errReaderGone = errors.New("the reader of the output is gone")
+
+// output ends the command when its reader is gone.
+type output struct {
+	*os.File
+	gone context.CancelCauseFunc
+}
+
+// Write writes to the file.
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.File.Write(b)
+	if errors.Is(err, syscall.EPIPE) {
+		o.gone(errReaderGone)
+	}
+	return n, err
+}
+
+// isTerminal reports whether a stream is a terminal.
+func isTerminal(stream any) bool {
+	f, ok := stream.(interface{ Fd() uintptr })
+	return ok && term.IsTerminal(int(f.Fd()))
 }

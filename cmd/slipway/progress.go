@@ -4,11 +4,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
-
-	"golang.org/x/term"
 )
 
 // progress shows phases on stderr: one line that is redrawn on a terminal, and
@@ -33,8 +30,7 @@ const sayEvery = 5 * time.Second
 const redrawEvery = 100 * time.Millisecond
 
 func (a *app) progress() *progress {
-	f, ok := a.err.(*os.File)
-	p := &progress{w: a.err, verbose: a.verbose, live: ok && term.IsTerminal(int(f.Fd())) && a.logFormat != "json"}
+	p := &progress{w: a.err, verbose: a.verbose, live: isTerminal(a.err) && a.logFormat != "json"}
 	if a.logFormat == "json" {
 		p.log = a.logger()
 	}

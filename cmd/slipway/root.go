@@ -12,7 +12,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -142,9 +141,7 @@ func (a *app) complain(ctx context.Context, err error, code int) {
 
 // readerGone reports whether it was the end of our output's reader, as in
 // `slipway inspect | head`, that interrupted the command.
-func readerGone(ctx context.Context) bool {
-	return strings.Contains(context.Cause(ctx).Error(), syscall.SIGPIPE.String())
-}
+func readerGone(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errReaderGone) }
 
 func hint(err error) string {
 	var notRun *podexec.NotRunError

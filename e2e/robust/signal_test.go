@@ -1,6 +1,9 @@
 package robust
 
 import (
+	"io"
+	"net"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -119,5 +122,51 @@ func TestInterruptedDemo(t *testing.T) {
 		for _, mode := range []string{"udp", "vxlan", "ipip"} {
 			w.wantNothingLeft(name + "-" + mode)
 		}
+	}
+}
+
+// A demo whose output nobody reads any more takes its labs down.
+func TestReaderGone(t *testing.T) {
+	w := newWorld(t)
+	name := labName()
+	cmd := w.command(t.Context(), "demo", "-L", name, "--modes", "flannel-vxlan,flannel-udp", "--rounds", "60")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	_ = out.Close()
+	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != 130 {
+		t.Errorf("ended with %v, want exit code 130", err)
+	}
+	w.wantNothingLeft(name)
+	w.wantNothingLeft(name + "-vxlan")
+	w.wantNothingLeft(name + "-udp")
+}
+
+// A client that hangs up does not disturb the daemon.
+func TestClientHangsUp(t *testing.T) {
+	w := newWorld(t)
+	name := labName()
+	w.up(name, "flannel-vxlan")
+	pid := w.daemonPID(name)
+	for range 50 {
+		c, err := net.Dial("unix", filepath.Join(w.state, name, "daemon.sock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(c, "GET /status HTTP/1.1\r\nHost: slipwayd\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Close()
+	}
+	w.works(name)
+	if now := w.daemonPID(name); now != pid {
+		t.Errorf("the daemon is another one: process %d, was %d", now, pid)
 	}
 }
