@@ -1,6 +1,7 @@
 package robust
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -157,7 +158,7 @@ func TestForeignDirectory(t *testing.T) {
 // namespace with an empty /run stands for that machine.
 func TestFirstNamespaceOnTheMachine(t *testing.T) {
 	w := newWorld(t)
-	script := `set -e
+	script := `set -ex
 mount -t tmpfs none /run
 "$0" up -L "$1" -f ../../examples/minimal.yaml >/dev/null
 test -e /run/netns/slipway-$1-fabric
@@ -170,8 +171,10 @@ find /run -mindepth 1
 `
 	cmd := exec.Command("unshare", "--mount", "sh", "-c", script, binary, labName(), labName())
 	cmd.Env = append(os.Environ(), "SLIPWAY_STATE_DIR="+w.state)
-	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
-		t.Errorf("%v, left or said:\n%s", err, out)
+	var left, trace bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &left, &trace
+	if err := cmd.Run(); err != nil || left.Len() > 0 {
+		t.Errorf("%v, left:\n%s\nthe script's way:\n%s", err, &left, &trace)
 	}
 }
 
