@@ -152,8 +152,10 @@ func awaitTearDown(ctx context.Context, before int) (took time.Duration, finishe
 
 // daemonCost is what a lab's own processes, the daemon and BGP speakers, use.
 type daemonCost struct {
-	resident int64 // bytes, of the daemon alone; pages of the program included
-	cpu      time.Duration
+	// Of the daemon alone, in bytes: private is its own memory (RssAnon), resident
+	// the program's pages too (VmRSS), which all its processes share.
+	private, resident int64
+	cpu               time.Duration
 }
 
 // readDaemon reads the cost of a lab's processes since their start.
@@ -171,7 +173,8 @@ func readDaemon(ctx context.Context, name string) (daemonCost, error) {
 	if err != nil {
 		return c, fmt.Errorf("memory of the daemon: %w", err)
 	}
-	c.resident = sizes(string(data))["VmRSS"]
+	memory := sizes(string(data))
+	c.private, c.resident = memory["RssAnon"], memory["VmRSS"]
 	all, err := procs.Marked(strings.TrimPrefix(lab.Mark(st), procs.MarkEnv+"="))
 	if err != nil {
 		return c, err

@@ -29,7 +29,7 @@ func (s *scale) pods(ctx context.Context) (Group, error) {
 	g := Group{Part: PartPods, Title: fmt.Sprintf("Many pods on %d nodes", s.Nodes), Notes: []string{
 		"CPU time is of `up`, the programs that it starts and the lab's daemon; what the kernel does later on its own threads is not in it.",
 		"Kernel memory is by how much grew what is neither free, nor page cache, nor a process's own; slab and per-CPU memory are most of it. It is divided by the pods, the nodes' part included. What became unavailable counts the lab's processes and its state files, too.",
-		"Daemon memory is the resident set of the whole process divided by the pods, its program and runtime included; beneath it is what is more than in a lab of the same nodes and one pod.",
+		"Daemon memory is the process's private memory (RssAnon) divided by the pods, its fixed part included; beneath it stand what is more than in a lab of the same nodes and one pod, and the whole resident set, with the pages of the program.",
 		"Every pod is asked over HTTP from a pod of another node, over a connection of its own, and has to say that it is itself.",
 		"The kernel tears namespaces down on its own threads after `down` has ended; the next lab waits until it is done, as counted by its slab allocator.",
 	}}
@@ -210,8 +210,9 @@ func (l podLab) figures() []Figure {
 		figure("kernel memory a pod", "KB", kb(l.after.kernel-l.before.kernel)).atMost(podKernelKB),
 		figure("· slab and per-CPU", "KB", kb(l.after.slab-l.before.slab+l.after.percpu-l.before.percpu)),
 		figure("· unavailable, all in all", "KB", kb(l.before.available-l.after.available)),
-		figure("daemon memory a pod", "KB", kb(l.daemon.resident)).atMost(podDaemonKB),
-		figure("· more than with one pod", "KB", kb(l.daemon.resident-l.empty.resident)),
+		figure("daemon memory a pod", "KB", kb(l.daemon.private)).atMost(podDaemonKB),
+		figure("· more than with one pod", "KB", kb(l.daemon.private-l.empty.private)),
+		figure("· resident set", "KB", kb(l.daemon.resident)),
 		figure("pods asked", "", float64(l.answers.asked)),
 		figure("pods that answered", "", float64(l.answers.right)).atLeast(float64(l.answers.asked)),
 		figure("asking all", "s", l.answers.took.Seconds()),
