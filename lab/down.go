@@ -14,7 +14,6 @@ import (
 
 	"slipway/internal/netns"
 	"slipway/lab/daemon"
-	"slipway/lab/journal"
 	"slipway/lab/procs"
 )
 
@@ -108,26 +107,13 @@ func (b *box) ownNamespaces() ([]string, error) {
 	}
 	var own []string
 	for _, n := range names {
-		p, err := openPlace(n)
-		if errors.Is(err, netns.ErrNotExist) { // a file with nothing bound to it
-			if b.journal.Has(journal.NetNS, n) {
-				own = append(own, n)
-			}
-			continue
-		}
+		ours, err := b.isOurs(n)
 		if err != nil {
 			return nil, err
 		}
-		var foreign *ForeignError
-		err = b.checkMark(p, n)
-		p.close()
-		if errors.As(err, &foreign) {
-			continue
+		if ours {
+			own = append(own, n)
 		}
-		if err != nil {
-			return nil, err
-		}
-		own = append(own, n)
 	}
 	slices.SortFunc(own, podsFirst)
 	return own, nil

@@ -30,8 +30,8 @@ func (b *box) openPlug(node *netns.NS, path CNIPath, self string) (plug, error) 
 	return cni.OpenNode(node)
 }
 
-// unplugOld takes pods off whose port changed kind or node, and removes pods
-// that are no longer wanted. old may be nil.
+// unplugOld takes pods off whose port changed kind or node, or that are no
+// longer wanted. old may be nil.
 func (b *box) unplugOld(ctx context.Context, old, want map[string]podPort, path CNIPath, self string) (datapath.Diff, error) {
 	var diff datapath.Diff
 	byNode := map[string][]podPort{}
@@ -46,15 +46,6 @@ func (b *box) unplugOld(ctx context.Context, old, want map[string]podPort, path 
 		did, err := b.unplugFrom(ctx, node, byNode[node], path, self)
 		diff = append(diff, did...)
 		if err != nil {
-			return diff, err
-		}
-	}
-	for _, key := range sortedKeys(old) {
-		if _, stays := want[key]; stays {
-			continue
-		}
-		diff = append(diff, datapath.Change{Node: old[key].node, Action: datapath.Remove, Object: "pod", Command: "ip netns del " + old[key].NetNS})
-		if err := b.deleteNamespace(old[key].NetNS); err != nil {
 			return diff, err
 		}
 	}

@@ -307,38 +307,3 @@ func (r *runner) apply(b *box, st *State, old *topology.Snapshot, p *plan, u *un
 	}
 	return nil
 }
-
-// removeOld takes away what the old snapshot had and the new plan has not: pods
-// first, then machines.
-func (b *box) removeOld(ctx context.Context, old *topology.Snapshot, p *plan, u *underlay, path CNIPath, exe string) (datapath.Diff, error) {
-	if old == nil {
-		return nil, nil
-	}
-	before, err := makePlan(old)
-	if err != nil {
-		return nil, fmt.Errorf("plan of the lab as it was: %w", err)
-	}
-	diff, err := b.unplugOld(ctx, before.ports(), p.ports(), path, exe)
-	if err != nil {
-		return diff, err
-	}
-	want := map[string]bool{}
-	for _, m := range u.machines {
-		want[m.name] = true
-	}
-	gone, err := machinesOf(old)
-	if err != nil {
-		return diff, err
-	}
-	for _, m := range gone {
-		if want[m.name] {
-			continue
-		}
-		ns := NSOfMachine(b.lab, m.name)
-		diff = append(diff, datapath.Change{Node: m.name, Action: datapath.Remove, Object: "namespace", Command: "ip netns del " + ns})
-		if err := b.deleteNamespace(ns); err != nil {
-			return diff, err
-		}
-	}
-	return diff, nil
-}
