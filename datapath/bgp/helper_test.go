@@ -147,7 +147,7 @@ func startIn(ctx context.Context, t testing.TB, ns *netns.NS) (*bgp.Process, err
 	p, err := bgp.Start(ctx, ns, []string{"/proc/self/exe"}, append(os.Environ(), roleEnv+"=speaker"), logTo(t))
 	if err == nil {
 		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), deadline)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deadline)
 			defer cancel()
 			_ = p.Stop(ctx) // tests that care have stopped it already
 		})
@@ -276,13 +276,5 @@ func must(t testing.TB, err error) {
 // eventually polls cond, which explains itself when it does not hold.
 func eventually(t testing.TB, what string, cond func() (bool, string)) {
 	t.Helper()
-	last := ""
-	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		ok, why := cond()
-		if ok {
-			return
-		}
-		last = why
-	}
-	t.Fatalf("%s: never happened: %s", what, last)
+	testnet.Eventually(t, deadline, what, cond)
 }

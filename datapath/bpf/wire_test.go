@@ -161,17 +161,11 @@ func TestDecapTakesOnlyWhatIsSane(t *testing.T) {
 			seen := listen(t, n.ns, "eth0")
 			sendRaw(t, r.router, tt.packet)
 			seen.next(t, "198.51.100.1") // by then tc is next, in the same softirq
-			want := tt.want
-			for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(time.Millisecond) {
+			testnet.Eventually(t, 2*time.Second, "counters", func() (bool, string) {
 				got, err := bpf.Stats(n.ns, n.tunnel)
 				check(t, err)
-				if got == want {
-					return
-				}
-				if time.Now().After(deadline) {
-					t.Fatalf("counters (-want +got):\n%s", cmp.Diff(want, got))
-				}
-			}
+				return got == tt.want, cmp.Diff(tt.want, got)
+			})
 		})
 	}
 }

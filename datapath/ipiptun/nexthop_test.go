@@ -53,27 +53,17 @@ func TestNextHopFollowsRoutes(t *testing.T) {
 		if err := h.RouteReplace(r); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		testnet.Eventually(t, 5*time.Second, "the route's next hop "+want, func() (bool, string) {
 			gw, _ := hops.to(pod)
-			if gw.String() == want {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("next hop is %s, the route says %s", gw, want)
-			}
-		}
+			return gw.String() == want, gw.String()
+		})
 	}
 	// A connected route has no node behind it.
 	if err := h.RouteReplace(&netlink.Route{Dst: block, LinkIndex: tun.Attrs().Index, Scope: netlink.SCOPE_LINK}); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	testnet.Eventually(t, 5*time.Second, "no next hop on a connected route", func() (bool, string) {
 		gw, ok := hops.to(pod)
-		if !ok {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("next hop is still %s on a connected route", gw)
-		}
-	}
+		return !ok, gw.String()
+	})
 }

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"slipway/internal/testnet"
 )
 
 // points is how many moments of a command's run are tried.
@@ -211,11 +213,7 @@ func killDaemon(t *testing.T, w *world, name string) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(patience); alive(pid); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("process %d does not end", pid)
-		}
-	}
+	testnet.Eventually(t, patience, "end of the daemon", func() (bool, string) { return !alive(pid), fmt.Sprint("process ", pid, " lives") })
 }
 
 // What a user started in the lab with `exec` ends with it; what stands in one
@@ -230,11 +228,9 @@ func TestProcessesInside(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- inside.Wait() }()
-	for end := time.Now().Add(patience); !runs(inside.Process.Pid, "sleep"); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("exec did not become sleep")
-		}
-	}
+	testnet.Eventually(t, patience, "exec becomes sleep", func() (bool, string) {
+		return runs(inside.Process.Pid, "sleep"), "it has not"
+	})
 	guest := enter(t, "slipway-"+name+"-master01")
 	s := w.run("down", name)
 	if s.code != 0 {

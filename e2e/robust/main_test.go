@@ -156,13 +156,12 @@ func signalWhen(cmd *exec.Cmd, ended <-chan error, when func() bool, sig syscall
 		select {
 		case err := <-ended:
 			return err
-		default:
+		case <-time.After(100 * time.Microsecond):
 		}
 		if when() {
 			_ = cmd.Process.Signal(sig) // it may have ended by itself
 			break
 		}
-		time.Sleep(100 * time.Microsecond)
 	}
 	return <-ended
 }
