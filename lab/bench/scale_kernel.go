@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"slipway/internal/netns"
 	"slipway/lab"
 	"slipway/lab/procs"
 )
@@ -139,6 +140,9 @@ const (
 func awaitTearDown(ctx context.Context, before int) (took time.Duration, finished bool, err error) {
 	start := time.Now()
 	look := func() (bool, error) {
+		if err := nudge(); err != nil {
+			return false, err
+		}
 		n, ok, err := namespacesAlive()
 		finished = !ok || n <= before+uncountedFree
 		return finished, err
@@ -148,6 +152,17 @@ func awaitTearDown(ctx context.Context, before int) (took time.Duration, finishe
 	}
 	err = poll(ctx, tearDownPatience, 100*time.Millisecond, look)
 	return time.Since(start), finished, err
+}
+
+// nudge makes a namespace and lets go of it: from Linux 6.13 on the kernel frees
+// what it tore down only when it tears down the next one (net/core/net_namespace.c,
+// net_complete_free).
+func nudge() error {
+	ns, err := netns.Anonymous()
+	if err != nil {
+		return err
+	}
+	return ns.Close()
 }
 
 // daemonCost is what a lab's own processes, the daemon and BGP speakers, use.
