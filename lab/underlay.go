@@ -88,9 +88,10 @@ func (b *box) applyUnderlay(ctx context.Context, u *underlay) (datapath.Diff, er
 	return diff, err
 }
 
-// workers is how many machines or nodes are worked on at once. More do not
-// help: the kernel serialises link changes under one lock (rtnl_mutex).
-const workers = 2
+// workers is how many machines or nodes are worked on at once: some more than
+// two CPUs, as the kernel often makes them wait for RCU grace periods. Many more
+// do not help: it serialises link changes under one lock (rtnl_mutex).
+const workers = 4
 
 // fabric is the open fabric with its bridges.
 type fabric struct {

@@ -114,7 +114,8 @@ func (w wire) makeVeth(node, fabric *place) error {
 		return err
 	}
 	return node.h.LinkAdd(&netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: w.leg.Name, MTU: w.segment.MTU, HardwareAddr: mac},
+		// One queue each way, see endAttrs in datapath/cni.
+		LinkAttrs: netlink.LinkAttrs{Name: w.leg.Name, MTU: w.segment.MTU, HardwareAddr: mac, NumTxQueues: 1, NumRxQueues: 1},
 		PeerName:  w.port, PeerNamespace: netlink.NsFd(fabric.ns.Fd()), PeerMTU: uint32(w.segment.MTU),
 	})
 }

@@ -60,12 +60,13 @@ func (r *rtnl) request(kind, flags int) *nl.NetlinkRequest {
 	return req
 }
 
-// addVeth makes a veth pair: the host end here, up and with its master, the
-// other end, down, in the namespace of podFd from its first moment on.
+// addVeth makes a veth pair: the host end here, with its master, the other end
+// in the namespace of podFd from its first moment on. Both are down: a host end
+// that is up without a carrier makes the kernel wait for an RCU grace period
+// when it is asked about (linkwatch_sync_dev, dev_deactivate).
 func (r *rtnl) addVeth(w want, podFd, master int) error {
 	req := r.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Flags, msg.Change = unix.IFF_UP, unix.IFF_UP
 	req.AddData(msg)
 	for _, a := range endAttrs(w.HostIf, w.hostMAC, w.MTU) {
 		req.AddData(a)
@@ -76,8 +77,6 @@ func (r *rtnl) addVeth(w want, podFd, master int) error {
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("veth"))
 	peer := info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(vethInfoPeer, nil)
-	// The peer cannot be up yet: the kernel opens it before it knows its other
-	// end (veth_newlink, veth_open: ENOTCONN).
 	nl.NewIfInfomsgChild(peer, unix.AF_UNSPEC)
 	for _, a := range endAttrs(w.ContainerIf, w.podMAC, w.MTU) {
 		peer.AddChild(a)
@@ -88,10 +87,13 @@ func (r *rtnl) addVeth(w want, podFd, master int) error {
 	return err
 }
 
-// dress sets what a link cannot be made with: its alias, hairpin mode on a
-// bridge port, and the per-device IPv4 settings of a routed end.
+// dress sets up the host end with what a link cannot be made with: its alias,
+// hairpin mode on a bridge port, and the per-device IPv4 settings of a routed end.
 func (r *rtnl) dress(index int, w want) error {
-	req := r.change(index)
+	req := r.request(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index, msg.Flags, msg.Change = int32(index), unix.IFF_UP, unix.IFF_UP
+	req.AddData(msg)
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(w.alias)))
 	if w.Hairpin && !w.routed() {
 		info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
@@ -177,8 +179,15 @@ func (r *rtnl) proxyDelays() (map[int]uint64, error) {
 	return out, nil
 }
 
+// endAttrs describes one end. It has one queue each way, as veths have unless
+// told otherwise; saying so spares the kernel to make one for each CPU and wait
+// for an RCU grace period to take them back (veth_init_queues).
 func endAttrs(name string, mac net.HardwareAddr, mtu int) []*nl.RtAttr {
-	out := []*nl.RtAttr{nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name))}
+	out := []*nl.RtAttr{
+		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)),
+		nl.NewRtAttr(unix.IFLA_NUM_TX_QUEUES, nl.Uint32Attr(1)),
+		nl.NewRtAttr(unix.IFLA_NUM_RX_QUEUES, nl.Uint32Attr(1)),
+	}
 	if mac != nil {
 		out = append(out, nl.NewRtAttr(unix.IFLA_ADDRESS, mac))
 	}
