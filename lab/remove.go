@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 
 	"slipway/datapath"
@@ -20,9 +21,12 @@ func (b *box) removeOld(ctx context.Context, old *topology.Snapshot, p *plan, u 
 	if old == nil {
 		return nil, nil
 	}
-	before, err := makePlan(old)
-	if err != nil {
-		return nil, fmt.Errorf("plan of the lab as it was: %w", err)
+	before := p
+	if !reflect.DeepEqual(old, p.snapshot) {
+		var err error
+		if before, err = makePlan(old); err != nil {
+			return nil, fmt.Errorf("plan of the lab as it was: %w", err)
+		}
 	}
 	diff, err := b.unplugOld(ctx, before.ports(), p.ports(), path, exe)
 	if err != nil {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -35,6 +36,8 @@ type State struct {
 	Snapshot        *topology.Snapshot   `json:"snapshot"`
 	CNI             CNIPath              `json:"cni"`
 	Implementations map[string]string    `json:"implementations,omitempty"`
+
+	raw []byte // as it was read
 }
 
 // CNIPath says how pods are plugged in.
@@ -64,11 +67,20 @@ func ReadState(lab string) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read state of lab %s: %w", lab, err)
 	}
-	var s State
+	s := State{raw: b}
 	if err := json.Unmarshal(b, &s); err != nil {
 		return nil, fmt.Errorf("read state of lab %s: %w", lab, err)
 	}
 	return &s, nil
+}
+
+// unchanged reports whether a complete state would be written as it was read.
+func (s *State) unchanged() bool {
+	if !s.Complete || s.raw == nil {
+		return false
+	}
+	b, err := json.Marshal(s)
+	return err == nil && bytes.Equal(b, s.raw)
 }
 
 // objects are all objects of the lab; applied ones win over the file's.

@@ -177,16 +177,23 @@ func (r *runner) run(b *box, edit func(*State) error) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	st.Complete = false
-	if err := st.write(); err != nil {
-		return nil, err
+	// A plan that is the lab's already needs no new state: what is repaired under
+	// it, and is cut off, `status` and the next `up` find by looking.
+	known := st.unchanged()
+	if !known {
+		st.Complete = false
+		if err := st.write(); err != nil {
+			return nil, err
+		}
 	}
 	if err := r.apply(b, st, old, p, u); err != nil {
 		return &r.result, err
 	}
-	st.Complete = true
-	if err := st.write(); err != nil {
-		return &r.result, err
+	if !known {
+		st.Complete = true
+		if err := st.write(); err != nil {
+			return &r.result, err
+		}
 	}
 	r.result.Lab, r.result.Mode, r.result.Took = st.Lab, p.snapshot.Network.Mode, time.Since(r.start)
 	r.result.Implementations = st.Implementations

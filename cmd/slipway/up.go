@@ -13,9 +13,9 @@ import (
 	"slipway/topology"
 )
 
-// shortRunGC is how far the heap may grow, in percent of what is live, before the
-// collector runs.
-const shortRunGC = 400
+// heapBeforeGC is how far, in bytes, the heap of an `up` grows before garbage is
+// collected at all; a lab of thousands of pods needs about half of it.
+const heapBeforeGC = 1 << 30
 
 func (a *app) upCmd() *cobra.Command {
 	var o struct {
@@ -42,7 +42,8 @@ one control-plane and two workers is made.`,
 			}
 			// A command that is over in a moment has better things to do than to
 			// collect garbage.
-			debug.SetGCPercent(shortRunGC)
+			debug.SetGCPercent(-1)
+			debug.SetMemoryLimit(heapBeforeGC)
 			p := a.progress()
 			opts.KeepFailed, opts.Progress = o.keep, p
 			res, err := lab.Up(cmd.Context(), opts)
