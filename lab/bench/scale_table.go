@@ -176,3 +176,12 @@ func (r ScaleReport) closing() []string {
 	}
 	return out
 }
+
+// trimRight takes the padding off the ends of lines.
+func trimRight(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, l := range lines {
+		lines[i] = strings.TrimRight(l, " ")
+	}
+	return strings.Join(lines, "\n")
+}
