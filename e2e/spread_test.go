@@ -23,8 +23,19 @@ var podLine = regexp.MustCompile(`(?m)^pod: +(\S+)$`)
 
 // spreadCell opens real connections to a service of three endpoints and tests
 // with chi-square whether each gets a third of them, as the probabilities 1/3,
-// 1/2 and 1 of kube-proxy's rules in a row promise.
+// 1/2 and 1 of kube-proxy's rules in a row promise. A fair spread fails that once
+// in a thousand times, so a second measurement decides.
 func spreadCell(t *testing.T, l *testLab) {
+	if spread(t, l) < significance {
+		if p := spread(t, l); p < significance {
+			t.Errorf("twice %d connections to 3 endpoints were not spread fairly: p = %.5f, want at least %g", connections, p, significance)
+		}
+	}
+}
+
+// spread returns how probable it is that a fair spread is at least as uneven as
+// that of the connections it opens.
+func spread(t *testing.T, l *testLab) float64 {
 	client, to := l.at("client"), l.clusterIP("three")
 	got := map[string]int{}
 	var mu sync.Mutex
@@ -57,9 +68,7 @@ func spreadCell(t *testing.T, l *testLab) {
 	}
 	p := distuv.ChiSquared{K: 2}.Survival(chi2)
 	t.Logf("%v: chi-square %.2f, p = %.3f", got, chi2, p)
-	if p < significance {
-		t.Errorf("%d connections to 3 endpoints went %v: chi-square %.2f, p = %.5f, want at least %g", connections, got, chi2, p, significance)
-	}
+	return p
 }
 
 // whoAnswers asks with as little ado as HTTP allows.

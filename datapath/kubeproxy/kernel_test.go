@@ -229,10 +229,22 @@ func (c *cluster) load(services ...topology.Service) {
 	load(c.t, c.node, s, nodeName, DefaultOptions(s))
 }
 
-// Each of three endpoints gets a third of 3,000 connections, up to chance.
+// Each of three endpoints gets a third of 3,000 connections, up to chance. Equal
+// shares fail that once in a thousand times, so a second measurement decides.
 func TestConnectionsAreSharedEqually(t *testing.T) {
+	const significance = 0.001
 	c := newCluster(t)
 	c.load(service(1, "web", nil, 0, 1, 2))
+	if c.shares(t) <= significance {
+		if p := c.shares(t); p <= significance {
+			t.Errorf("twice not equal: p = %.2g", p)
+		}
+	}
+}
+
+// shares returns how probable it is that equal shares come out at least as
+// uneven as those of the connections it opens.
+func (c *cluster) shares(t *testing.T) float64 {
 	const n, endpoints = 3000, 3
 	counts := map[string]int{}
 	for _, a := range ask(t, c.pods[3], "10.96.0.1:80", n) {
@@ -246,9 +258,10 @@ func TestConnectionsAreSharedEqually(t *testing.T) {
 	}
 	p := distuv.ChiSquared{K: endpoints - 1}.Survival(chi2)
 	t.Logf("%v: chi-square %.3f, p = %.4f", counts, chi2, p)
-	if p <= 0.001 || len(counts) != endpoints {
-		t.Errorf("%v over %d endpoints: chi-square %.3f, p = %.2g", counts, endpoints, chi2, p)
+	if len(counts) != endpoints {
+		t.Errorf("%d endpoints answered: %v", len(counts), counts)
 	}
+	return p
 }
 
 func TestClientIPAffinity(t *testing.T) {
