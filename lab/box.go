@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"slipway/internal/netns"
 	"slipway/internal/nl"
 	"slipway/lab/journal"
@@ -209,10 +211,7 @@ func (b *box) makeNamespace(name string) (*place, error) {
 const loIndex = 1
 
 func (b *box) initNamespace(p *place) error {
-	lo, err := p.h.LinkByIndex(loIndex)
-	if err != nil {
-		return err
-	}
+	lo := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: loIndex}}
 	if !isPod(p.ns.Name()) {
 		if err := p.ns.Do(disableIPv6); err != nil {
 			return err
