@@ -27,8 +27,7 @@ func capture(t *testing.T, l *testLab, opts observe.Options, fn func()) string {
 		t.Fatal(err)
 	}
 	defer c.Close() //nolint:errcheck // everything is read by then
-	fn()
-	events, err := c.Collect(context.Background(), observe.Match{}, quiet)
+	events, err := collectDuring(c, fn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,6 +46,34 @@ func capture(t *testing.T, l *testLab, opts observe.Options, fn func()) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// collectDuring reads a capture while fn runs, because a socket's ring holds only
+// some tens of milliseconds of sparse traffic, and then until it is quiet.
+func collectDuring(c *observe.Capture, fn func()) ([]observe.Event, error) {
+	var events []observe.Event
+	var err error
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for last := false; !last && err == nil; {
+			wait := time.Millisecond
+			select {
+			case <-done:
+				last, wait = true, quiet
+			default:
+			}
+			var more []observe.Event
+			more, err = c.Collect(context.Background(), observe.Match{}, wait)
+			events = append(events, more...)
+		}
+	}()
+	func() {
+		defer close(done) // also when fn fails the test
+		fn()
+	}()
+	<-ended
+	return events, err
 }
 
 // tshark decodes a capture: one line a packet, fields separated by "|".

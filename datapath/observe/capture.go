@@ -72,7 +72,9 @@ type queue struct {
 }
 
 // Open starts to listen in every place: what passes any device there from now
-// on is kept by the kernel until Collect reads it.
+// on is kept by the kernel until Collect reads it. The ring of a place is for one
+// packet's way, not for minutes: it has a few blocks, and each takes what comes
+// within a few milliseconds. Whoever listens longer calls Collect meanwhile.
 func Open(places []Place, opts Options) (*Capture, error) {
 	c := &Capture{ports: opts.Ports}
 	if c.ports.UDP == 0 {
