@@ -13,6 +13,7 @@ import (
 	"slipway/datapath"
 	"slipway/datapath/cni"
 	"slipway/internal/netns"
+	"slipway/internal/ordered"
 )
 
 // plug is one way of running the CNI plugin's code for the pods of one node.
@@ -42,7 +43,7 @@ func (b *box) unplugOld(ctx context.Context, old, want map[string]podPort, path 
 		}
 		byNode[o.node] = append(byNode[o.node], o)
 	}
-	for _, node := range sortedKeys(byNode) {
+	for _, node := range ordered.Keys(byNode) {
 		did, err := b.unplugFrom(ctx, node, byNode[node], path, self)
 		diff = append(diff, did...)
 		if err != nil {

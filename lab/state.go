@@ -19,7 +19,8 @@ import (
 )
 
 // State is what a lab remembers between commands. It is written atomically,
-// before the mutations it describes begin (Complete false) and after they ended.
+// before the mutations of a new plan begin (Complete false) and after they ended.
+// An `up` that repairs under the plan that stands there already writes nothing.
 type State struct {
 	Lab       string    `json:"lab"`
 	ID        string    `json:"id"`

@@ -9,6 +9,7 @@ import (
 
 	"slipway/datapath/observe"
 	"slipway/examples"
+	"slipway/internal/ordered"
 	"slipway/lab/demo"
 	"slipway/topology"
 )
@@ -105,7 +106,7 @@ func (s *demoShow) Up(m *demo.ModeResult) {
 		return
 	}
 	fmt.Fprintf(s.out, "━━ %s: %s, %s, %s up in %s, pod MTU %d\n", m.Mode, plural(m.Up.Nodes, "node"), plural(m.Up.Pods, "pod"), plural(m.Up.Services, "service"), ms(m.Up.Took), m.MTU)
-	for _, k := range sortedKeys(m.Up.Implementations) {
+	for _, k := range ordered.Keys(m.Up.Implementations) {
 		fmt.Fprintf(s.out, "   %s: %s\n", k, m.Up.Implementations[k])
 	}
 }

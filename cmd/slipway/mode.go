@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"slipway/internal/ordered"
 	"slipway/lab"
 	"slipway/topology"
 )
@@ -56,7 +57,7 @@ addresses, because the two hand them out differently.`,
 
 func printMode(w io.Writer, r *lab.ModeResult) error {
 	fmt.Fprintf(w, "lab %s: %s → %s, %s in %s\n", r.Lab, r.From, r.Mode, plural(len(r.Changes), "change"), ms(r.Took))
-	for _, k := range sortedKeys(r.Implementations) {
+	for _, k := range ordered.Keys(r.Implementations) {
 		fmt.Fprintf(w, "  %s: %s\n", k, r.Implementations[k])
 	}
 	if v := r.Window; v != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"slipway/internal/ordered"
 	"slipway/lab"
 	"slipway/topology"
 )
@@ -288,7 +289,7 @@ func printHealth(w io.Writer, h *lab.Health) error {
 		for _, t := range d.Tunnels {
 			fmt.Fprintf(w, "  tunnel: %s %s\n", t.Node, t.Device)
 		}
-		for _, n := range sortedKeys(d.Speakers) {
+		for _, n := range ordered.Keys(d.Speakers) {
 			s := d.Speakers[n]
 			fmt.Fprintf(w, "  bgp: %-12s %d of %d peers established, %s learnt\n", n, s.Established, s.Peers, plural(s.Routes, "route"))
 			for _, peer := range s.Down {

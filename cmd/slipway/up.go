@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"slipway/internal/ordered"
 	"slipway/lab"
 	"slipway/topology"
 )
@@ -183,7 +184,7 @@ func printResult(w io.Writer, r *lab.Result, timings, quiet bool) error {
 	default:
 		fmt.Fprintf(w, "lab %s: %s in %s\n", r.Lab, plural(len(r.Changes), "change"), ms(r.Took))
 	}
-	for _, k := range sortedKeys(r.Implementations) {
+	for _, k := range ordered.Keys(r.Implementations) {
 		fmt.Fprintf(w, "  %s: %s\n", k, r.Implementations[k])
 	}
 	if timings {

@@ -8,6 +8,7 @@ import (
 
 	"slipway/datapath"
 	"slipway/internal/netns"
+	"slipway/internal/ordered"
 	"slipway/lab/clusterdns"
 	"slipway/lab/echo"
 	"slipway/topology"
@@ -52,7 +53,7 @@ func (s *server) setDNS(_ context.Context, d Desired) (datapath.Diff, error) {
 		}
 	}
 	var diff datapath.Diff
-	for _, key := range sortedKeys(s.dns) {
+	for _, key := range ordered.Keys(s.dns) {
 		have, p := s.dns[key], want[key]
 		if have.inode == p.Inode && have.addr.Addr() == p.Address {
 			delete(want, key)
@@ -63,7 +64,7 @@ func (s *server) setDNS(_ context.Context, d Desired) (datapath.Diff, error) {
 		diff = append(diff, datapath.Change{Node: "slipwayd", Action: datapath.Remove, Object: "dns", Command: "slipwayd: cluster DNS in " + key})
 	}
 	var errs []error
-	for _, key := range sortedKeys(want) {
+	for _, key := range ordered.Keys(want) {
 		if err := s.startDNS(want[key]); err != nil {
 			errs = append(errs, fmt.Errorf("cluster DNS in %s: %w", key, err))
 			continue

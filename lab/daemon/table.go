@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"slipway/datapath/bgp"
+	"slipway/internal/ordered"
 )
 
 // procTable is what status reads of the running units, without their locks.
@@ -59,7 +60,7 @@ func (t *procTable) tunnelStatus() []TunnelStatus {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []TunnelStatus
-	for _, node := range sortedKeys(t.tunnels) {
+	for _, node := range ordered.Keys(t.tunnels) {
 		r := t.tunnels[node]
 		out = append(out, TunnelStatus{Node: node, Device: r.device, Stats: r.stats()})
 	}

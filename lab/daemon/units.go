@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 
 	"slipway/datapath"
+	"slipway/internal/ordered"
 )
 
 // unit is one running thing with the configuration it runs.
@@ -42,13 +42,13 @@ type units[C any] struct {
 func (us *units[C]) set(ctx context.Context, want map[string]C) (datapath.Diff, error) {
 	var diff datapath.Diff
 	var errs []error
-	for _, key := range sortedKeys(us.have) {
+	for _, key := range ordered.Keys(us.have) {
 		if _, ok := want[key]; !ok {
 			errs = append(errs, us.drop(ctx, key))
 			diff = append(diff, us.change(key, datapath.Remove))
 		}
 	}
-	for _, key := range sortedKeys(want) {
+	for _, key := range ordered.Keys(want) {
 		action, err := us.ensure(ctx, key, want[key])
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s %s: %w", us.object, key, err))
@@ -106,13 +106,4 @@ func (us *units[C]) drop(ctx context.Context, key string) error {
 
 func (us *units[C]) change(key string, a datapath.ChangeAction) datapath.Change {
 	return datapath.Change{Node: key, Action: a, Object: us.object, Command: "slipwayd: " + us.object + " " + key}
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
