@@ -17,23 +17,27 @@ var layers = [][]string{
 	{"examples", "topology"},
 	{"datapath"},
 	{"datapath/flannel", "datapath/calico", "datapath/kubeproxy"},
+	{"datapath/netfilter"},
 	{"datapath/linux"},
 	{"datapath/udptun", "datapath/ipiptun", "datapath/bgp", "datapath/bpf"},
+	{"datapath/trace"},
+	{"datapath/skbtrace", "datapath/ruletrace"},
 	{"datapath/observe"},
 	{"datapath/cni"},
 	{"lab/journal", "lab/procs", "lab/shape", "lab/echo", "lab/clusterdns", "lab/podexec", "lab/graph"},
 	{"lab/daemon"},
 	{"lab"},
-	{"lab/doctor", "lab/bench"},
+	{"lab/doctor", "lab/bench", "lab/netview", "lab/traceview"},
+	{"lab/tracer", "lab/capture", "lab/services"},
 	{"lab/demo"},
 	{"cmd/slipway"},
-	{"e2e", "e2e/robust"}, // tests of the whole
+	{"e2e", "e2e/robust", "e2e/tracing"}, // tests of the whole
 }
 
 // pure packages compute and never look at a kernel: none of these may be in
 // their imports, directly.
 var (
-	pure      = []string{"topology", "datapath", "datapath/flannel", "datapath/calico", "datapath/kubeproxy"}
+	pure      = []string{"topology", "datapath", "datapath/flannel", "datapath/calico", "datapath/kubeproxy", "datapath/netfilter", "datapath/trace", "lab/traceview"}
 	impureDep = []string{"os/exec", "net", "syscall", "golang.org/x/sys/unix", "github.com/vishvananda/netlink", "slipway/internal/netns", "slipway/internal/nl", "slipway/internal/run"}
 )
 
