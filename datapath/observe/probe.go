@@ -1,8 +1,6 @@
 package observe
 
 import (
-	"bytes"
-	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
@@ -16,6 +14,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
+	"slipway/datapath"
 	"slipway/internal/netns"
 )
 
@@ -27,7 +26,30 @@ const (
 	ProbeTCP  Protocol = "tcp"  // a connection's SYN
 	ProbeUDP  Protocol = "udp"  // a datagram with a marker
 	ProbeICMP Protocol = "icmp" // an echo request with a marker
+	ProbeSCTP Protocol = "sctp" // an association's INIT
 )
+
+// Fragmentation says what a probe asks of the don't-fragment bit.
+type Fragmentation int
+
+// The settings of the don't-fragment bit.
+const (
+	FragmentDefault Fragmentation = iota // the kernel's: set where the packet fits the path MTU
+	FragmentNever                        // set, whatever is known of the path (IP_PMTUDISC_PROBE)
+	FragmentAllowed                      // not set (IP_PMTUDISC_DONT)
+)
+
+// Spec describes a probe.
+type Spec struct {
+	Protocol Protocol
+	To       netip.AddrPort // the port is not used by ICMP
+	// Size is the payload in bytes; 0 stands for the marker alone. The payload
+	// always holds the marker: smaller sizes are refused. TCP and SCTP open with
+	// a packet that has none.
+	Size     int
+	TTL      uint8 // 0: the kernel's
+	Fragment Fragmentation
+}
 
 // Probe is one packet sent from a namespace, and the socket that waits for its
 // answer. The socket stays open until Close, so that the kernel does not answer
@@ -37,34 +59,109 @@ type Probe struct {
 	Match    Match
 	Protocol Protocol
 	Sent     time.Time
-	file     *os.File
+
+	spec   Spec
+	ns     *netns.NS
+	fd     int
+	source netip.AddrPort
+	icmpID uint16
+	file   *os.File
 }
 
 // Send sends one probe from ns to an address (the port is not used by ICMP).
 func Send(ns *netns.NS, protocol Protocol, to netip.AddrPort) (*Probe, error) {
-	p := &Probe{Protocol: protocol}
-	fd := -1
-	err := ns.Do(func() error {
-		var err error
-		fd, err = p.open()
-		return err
-	})
-	if err == nil {
-		p.Sent = time.Now()
-		err = p.send(fd, to)
-	}
+	p, err := Prepare(ns, Spec{Protocol: protocol, To: to})
 	if err != nil {
-		if fd >= 0 {
-			_ = unix.Close(fd)
-		}
-		return nil, fmt.Errorf("send %s probe from %s to %s: %w", protocol, ns.Name(), to, err)
+		return nil, err
 	}
-	p.file = os.NewFile(uintptr(fd), "probe") // non-blocking: joins the poller
+	if err := p.Fire(); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
 	return p, nil
 }
 
-// Close gives up the probe's socket.
-func (p *Probe) Close() error { return p.file.Close() }
+// Prepare opens a probe's socket and settles what identifies it, and sends
+// nothing: an observer can be told what to look for. An unknown protocol of the
+// kernel is EPROTONOSUPPORT.
+func Prepare(ns *netns.NS, spec Spec) (*Probe, error) {
+	p := &Probe{Protocol: spec.Protocol, spec: spec, ns: ns, fd: -1}
+	err := ns.Do(func() (err error) {
+		p.fd, err = p.open()
+		return err
+	})
+	if err == nil {
+		err = p.settle()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("prepare %s probe from %s to %s: %w", spec.Protocol, ns.Name(), spec.To, err), p.Close())
+	}
+	return p, nil
+}
+
+// Fire sends the prepared probe. What the kernel refuses at once, such as a
+// destination without a route, is returned as the system's error.
+func (p *Probe) Fire() error {
+	p.Sent = time.Now()
+	if err := p.send(); err != nil {
+		return fmt.Errorf("send %s probe from %s to %s: %w", p.Protocol, p.ns.Name(), p.spec.To, err)
+	}
+	p.file = os.NewFile(uintptr(p.fd), "probe") // non-blocking: joins the poller
+	return nil
+}
+
+// Close gives up the probe's socket. A connection is reset, not closed, so that
+// nothing of it lingers.
+func (p *Probe) Close() error {
+	if p.fd < 0 {
+		return nil
+	}
+	if p.Protocol == ProbeTCP {
+		_ = unix.SetsockoptLinger(p.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+	fd := p.fd
+	p.fd = -1
+	if p.file != nil {
+		return p.file.Close()
+	}
+	return unix.Close(fd)
+}
+
+// Headers of what probes send, in bytes: IPv4 without options (RFC 791 §3.1),
+// an ICMP echo (RFC 792), a SYN with the options that Linux
+// sends: MSS, SACK permitted, timestamps, window scale (net/ipv4/tcp_output.c,
+// tcp_syn_options).
+const (
+	ipHeader   = 20
+	icmpHeader = 8
+	synHeader  = 40
+)
+
+// Packet is the packet that Fire sends, as far as it is known before: the
+// source address is invalid where routing chooses it.
+func (p *Probe) Packet() datapath.Packet {
+	out := datapath.Packet{
+		Src: p.source.Addr(), Dst: p.spec.To.Addr(), Proto: string(p.Protocol), TTL: p.spec.TTL,
+		DF: p.spec.Fragment != FragmentAllowed,
+	}
+	switch p.Protocol {
+	case ProbeICMP:
+		out.ICMP = &datapath.ICMPInfo{Type: layers.ICMPv4TypeEchoRequest, ID: p.icmpID, Seq: 1}
+		out.Length = ipHeader + icmpHeader + p.spec.payload()
+	case ProbeUDP:
+		out.Length = ipHeader + udpHeader + p.spec.payload()
+	default:
+		out.Length, out.Flags = ipHeader+synHeader, "SYN"
+	}
+	if p.Protocol != ProbeICMP {
+		out.SPort, out.DPort = p.source.Port(), p.spec.To.Port()
+	}
+	if p.Protocol == ProbeSCTP {
+		out.Flags = ""
+	}
+	return out
+}
+
+func (s Spec) payload() int { return max(s.Size, markerLen) }
 
 func (p *Probe) open() (int, error) {
 	const flags = unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
@@ -75,35 +172,42 @@ func (p *Probe) open() (int, error) {
 		return unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|flags, 0)
 	case ProbeICMP:
 		return unix.Socket(unix.AF_INET, unix.SOCK_RAW|flags, unix.IPPROTO_ICMP)
+	case ProbeSCTP:
+		return unix.Socket(unix.AF_INET, unix.SOCK_STREAM|flags, unix.IPPROTO_SCTP)
 	default:
 		return -1, fmt.Errorf("unknown protocol %q", p.Protocol)
 	}
 }
 
-func (p *Probe) send(fd int, to netip.AddrPort) error {
-	err := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
-	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
-		return fmt.Errorf("connect: %w", err)
+// settle fixes port or identifier and options.
+func (p *Probe) settle() error {
+	if p.spec.Size != 0 && p.spec.Size < markerLen {
+		return fmt.Errorf("a payload of %d bytes has no room for the marker of %d", p.spec.Size, markerLen)
 	}
-	if p.Protocol == ProbeTCP {
-		return p.identify(fd, to)
-	}
-	p.Match.Marker = newMarker()
-	payload := p.Match.Marker
-	if p.Protocol == ProbeICMP {
-		if payload, err = echoRequest(p.Match.Marker); err != nil {
-			return err
+	if p.spec.TTL > 0 {
+		if err := unix.SetsockoptInt(p.fd, unix.IPPROTO_IP, unix.IP_TTL, int(p.spec.TTL)); err != nil {
+			return fmt.Errorf("set TTL: %w", err)
 		}
 	}
-	if _, err := unix.Write(fd, payload); err != nil {
-		return fmt.Errorf("write: %w", err)
+	if mode, set := map[Fragmentation]int{FragmentNever: unix.IP_PMTUDISC_PROBE, FragmentAllowed: unix.IP_PMTUDISC_DONT}[p.spec.Fragment]; set {
+		if err := unix.SetsockoptInt(p.fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, mode); err != nil {
+			return fmt.Errorf("set don't-fragment: %w", err)
+		}
 	}
-	return nil
+	if p.Protocol == ProbeICMP {
+		var id [2]byte
+		_, _ = rand.Read(id[:])
+		p.icmpID = binary.BigEndian.Uint16(id[:]) | 1 // zero stands for any
+		return nil
+	}
+	if err := unix.Bind(p.fd, &unix.SockaddrInet4{}); err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	return p.readSource()
 }
 
-// identify notes the connection by the port that the kernel chose.
-func (p *Probe) identify(fd int, to netip.AddrPort) error {
-	name, err := unix.Getsockname(fd)
+func (p *Probe) readSource() error {
+	name, err := unix.Getsockname(p.fd)
 	if err != nil {
 		return fmt.Errorf("read own address: %w", err)
 	}
@@ -111,97 +215,59 @@ func (p *Probe) identify(fd int, to netip.AddrPort) error {
 	if !ok {
 		return fmt.Errorf("unexpected own address %T", name)
 	}
-	p.Match.Client = netip.AddrPortFrom(netip.AddrFrom4(own.Addr), uint16(own.Port))
-	p.Match.Server = to
+	a := netip.AddrFrom4(own.Addr)
+	if a.IsUnspecified() {
+		a = netip.Addr{}
+	}
+	p.source = netip.AddrPortFrom(a, uint16(own.Port))
 	return nil
 }
+
+func (p *Probe) send() error {
+	to := p.spec.To
+	err := unix.Connect(p.fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+	if err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		return fmt.Errorf("connect: %w", err)
+	}
+	if p.Protocol == ProbeTCP || p.Protocol == ProbeSCTP {
+		if err := p.readSource(); err != nil {
+			return err
+		}
+		p.Match.Client, p.Match.Server = p.source, to
+		return nil
+	}
+	p.Match.Marker = newMarker()
+	payload := append(make([]byte, 0, p.spec.payload()), p.Match.Marker...)
+	payload = payload[:p.spec.payload()]
+	if p.Protocol == ProbeICMP {
+		if payload, err = echoRequest(p.icmpID, payload); err != nil {
+			return err
+		}
+	}
+	if _, err := unix.Write(p.fd, payload); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
+const markerPrefix = "slipway-probe-"
+
+// markerLen is the length of a marker: the prefix and 16 hex digits.
+const markerLen = len(markerPrefix) + 16
 
 // newMarker makes a payload that no other packet has, and that reads well in a dump.
 func newMarker() []byte {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // crypto/rand.Read never fails (Go 1.24)
-	return []byte("slipway-probe-" + hex.EncodeToString(b[:]))
+	return []byte(markerPrefix + hex.EncodeToString(b[:]))
 }
 
-func echoRequest(payload []byte) ([]byte, error) {
-	var id [2]byte
-	_, _ = rand.Read(id[:])
+func echoRequest(id uint16, payload []byte) ([]byte, error) {
 	buf := gopacket.NewSerializeBuffer()
-	echo := &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0), Id: binary.BigEndian.Uint16(id[:]), Seq: 1}
+	echo := &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0), Id: id, Seq: 1}
 	err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{ComputeChecksums: true}, echo, gopacket.Payload(payload))
 	if err != nil {
 		return nil, fmt.Errorf("build echo request: %w", err)
 	}
 	return buf.Bytes(), nil
-}
-
-// ErrNoAnswer is what Wait returns when its context ends first.
-var ErrNoAnswer = errors.New("no answer")
-
-// Wait blocks until the answer is there (a SYN-ACK, an echo) and returns the
-// time since the probe was sent. A refused connection or an ICMP error is
-// returned as the system's error (ECONNREFUSED, EHOSTUNREACH, EMSGSIZE, …).
-func (p *Probe) Wait(ctx context.Context) (time.Duration, error) {
-	stop := context.AfterFunc(ctx, func() { _ = p.file.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	raw, err := p.file.SyscallConn()
-	if err != nil {
-		return 0, fmt.Errorf("wait for answer: %w", err)
-	}
-	var answer error
-	if p.Protocol == ProbeTCP {
-		err = raw.Write(func(fd uintptr) (done bool) {
-			done, answer = connected(int(fd))
-			return done
-		})
-	} else {
-		err = raw.Read(func(fd uintptr) (done bool) {
-			done, answer = p.echoed(int(fd))
-			return done
-		})
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return 0, fmt.Errorf("wait for answer: %w: %w", ErrNoAnswer, context.Cause(ctx))
-	}
-	if err := errors.Join(err, answer); err != nil {
-		return 0, fmt.Errorf("wait for answer: %w", err)
-	}
-	return time.Since(p.Sent), nil
-}
-
-// connected reports whether a connection attempt has ended, and how.
-func connected(fd int) (bool, error) {
-	code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err != nil {
-		return true, err
-	}
-	if code != 0 {
-		return true, unix.Errno(code)
-	}
-	_, err = unix.Getpeername(fd)
-	if errors.Is(err, unix.ENOTCONN) {
-		return false, nil
-	}
-	return true, err
-}
-
-// echoed reads until the marker is there; a raw socket gets other answers too.
-func (p *Probe) echoed(fd int) (bool, error) {
-	buf := make([]byte, 2048)
-	for {
-		n, err := unix.Read(fd, buf)
-		if errors.Is(err, unix.EAGAIN) {
-			return false, nil
-		}
-		if err != nil {
-			return true, err
-		}
-		if !bytes.Contains(buf[:n], p.Match.Marker) {
-			continue
-		}
-		ip := Decode(LinkRaw, buf[:n], DefaultPorts).IP
-		if p.Protocol != ProbeICMP || (ip.ICMP != nil && ip.ICMP.Type == layers.ICMPv4TypeEchoReply) {
-			return true, nil
-		}
-	}
 }
