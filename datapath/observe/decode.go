@@ -56,7 +56,8 @@ type IPv4 struct {
 	ID               uint16
 	FragmentOffset   int // bytes
 	MoreFragments    bool
-	SrcPort, DstPort uint16 // TCP and UDP
+	DF               bool   // don't fragment
+	SrcPort, DstPort uint16 // TCP, UDP and SCTP
 	TCP              *TCP
 	ICMP             *ICMP
 }
@@ -214,6 +215,7 @@ func (d *decoder) ipv4(data []byte) (IPv4, []byte) {
 	p := IPv4{
 		Src: src, Dst: dst, Protocol: uint8(ip.Protocol), TTL: ip.TTL, Length: int(ip.Length), ID: ip.Id,
 		FragmentOffset: int(ip.FragOffset) * 8, MoreFragments: ip.Flags&layers.IPv4MoreFragments != 0,
+		DF: ip.Flags&layers.IPv4DontFragment != 0,
 	}
 	if p.FragmentOffset == 0 {
 		d.transport(&p, ip.Payload)
@@ -225,15 +227,16 @@ func (d *decoder) ipv4(data []byte) (IPv4, []byte) {
 // only, so that the eight bytes that an ICMP error must quote (RFC 792) do.
 func (d *decoder) transport(p *IPv4, b []byte) {
 	switch layers.IPProtocol(p.Protocol) {
-	case layers.IPProtocolTCP, layers.IPProtocolUDP:
+	case layers.IPProtocolTCP, layers.IPProtocolUDP, layers.IPProtocolSCTP:
 		if len(b) < 4 {
 			d.SetTruncated()
 			return
 		}
 		p.SrcPort, p.DstPort = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-		if layers.IPProtocol(p.Protocol) == layers.IPProtocolTCP {
+		switch {
+		case layers.IPProtocol(p.Protocol) == layers.IPProtocolTCP:
 			p.TCP = d.tcp(b)
-		} else if len(b) < udpHeader {
+		case len(b) < udpHeader: // SCTP's common header is longer (RFC 9260 §3.1); this much is read
 			d.SetTruncated()
 		}
 	case layers.IPProtocolICMPv4:

@@ -1,50 +1,14 @@
 package observe
 
 import (
-	"net/netip"
+	"slipway/datapath"
+	"slipway/datapath/trace"
 
 	"github.com/gopacket/gopacket/layers"
 )
 
-// Hop is a step in the JSON form that all traces have (DESIGN.md §3).
-type Hop struct {
-	Seq       int       `json:"seq"`
-	Node      string    `json:"node"`
-	Namespace string    `json:"namespace"`
-	Device    string    `json:"device"`
-	Stage     string    `json:"stage"`  // wire | ingress | egress | encap | decap
-	Action    string    `json:"action"` // pass | forward | dnat | snat | encap | decap
-	Packet    HopPacket `json:"packet"`
-	// TimeNs counts from the request's first sighting, SinceNs from the hop before.
-	TimeNs  int64  `json:"timeNs"`
-	SinceNs int64  `json:"sinceNs"`
-	Reason  string `json:"reason,omitempty"`
-}
-
-// HopPacket is the packet as it is at a hop.
-type HopPacket struct {
-	Src    netip.Addr `json:"src"`
-	Dst    netip.Addr `json:"dst"`
-	Proto  string     `json:"proto"`
-	SPort  uint16     `json:"sport,omitempty"`
-	DPort  uint16     `json:"dport,omitempty"`
-	TTL    uint8      `json:"ttl"`
-	Length int        `json:"length"` // bytes of the IP packet
-	Outer  *HopOuter  `json:"outer,omitempty"`
-}
-
-// HopOuter is the packet that carries it in a tunnel.
-type HopOuter struct {
-	Type  Encapsulation `json:"type"`
-	Src   netip.Addr    `json:"src"`
-	Dst   netip.Addr    `json:"dst"`
-	VNI   *uint32       `json:"vni,omitempty"` // VXLAN only, where zero is a value
-	SPort uint16        `json:"sport,omitempty"`
-	DPort uint16        `json:"dport,omitempty"`
-}
-
 // Hops turns steps into hops, the request's and the reply's.
-func Hops(steps []Step) (request, reply []Hop) {
+func Hops(steps []Step) (request, reply []trace.Hop) {
 	for _, s := range steps {
 		if s.Reply {
 			reply = append(reply, s.hop())
@@ -55,9 +19,9 @@ func Hops(steps []Step) (request, reply []Hop) {
 	return request, reply
 }
 
-func (s Step) hop() Hop {
-	h := Hop{
-		Seq: s.Seq, Node: s.Place.Node, Namespace: s.Place.Label, Device: s.Device, Packet: s.Packet.hop(),
+func (s Step) hop() trace.Hop {
+	h := trace.Hop{
+		Seq: s.Seq, Node: s.Place.Node, Namespace: s.Place.Label, Place: s.Place.Label, Device: s.Device, Packet: s.Packet.packet(),
 		TimeNs: s.SinceStart.Nanoseconds(), SinceNs: s.Since.Nanoseconds(),
 	}
 	if h.Node == "" {
@@ -70,19 +34,27 @@ func (s Step) hop() Hop {
 	return h
 }
 
-func (s Step) stage() string {
+func (s Step) stage() trace.Stage {
 	for _, c := range s.Changes {
-		if c.Kind == Encap || c.Kind == Decap {
-			return string(c.Kind)
+		switch c.Kind {
+		case Encap:
+			return trace.Encap
+		case Decap:
+			return trace.Decap
 		}
 	}
+	return s.passage()
+}
+
+// passage is the stage of the sighting alone, whatever changed before it.
+func (s Step) passage() trace.Stage {
 	switch {
 	case s.Place.Wire:
-		return "wire"
+		return trace.Wire
 	case s.Direction == Out:
-		return "egress"
+		return trace.Egress
 	default:
-		return "ingress"
+		return trace.Ingress
 	}
 }
 
@@ -90,13 +62,13 @@ func (s Step) stage() string {
 // an address back is what rewrites it.
 var actions = []struct {
 	kind   ChangeKind
-	action string
+	action trace.Action
 }{
-	{DNAT, "dnat"}, {SNAT, "snat"}, {UnSNAT, "dnat"}, {UnDNAT, "snat"},
-	{Encap, "encap"}, {Decap, "decap"}, {Routed, "forward"}, {CarrierRouted, "forward"},
+	{DNAT, trace.DNAT}, {SNAT, trace.SNAT}, {UnSNAT, trace.DNAT}, {UnDNAT, trace.SNAT},
+	{Encap, trace.EncapAction}, {Decap, trace.DecapAction}, {Routed, trace.ForwardAction}, {CarrierRouted, trace.ForwardAction},
 }
 
-func (s Step) action() string {
+func (s Step) action() trace.Action {
 	for _, a := range actions {
 		for _, c := range s.Changes {
 			if c.Kind == a.kind {
@@ -104,7 +76,7 @@ func (s Step) action() string {
 			}
 		}
 	}
-	return "pass"
+	return trace.Pass
 }
 
 func (s Step) reason() string {
@@ -125,19 +97,37 @@ func (s Step) reason() string {
 	return ""
 }
 
-func (d Decoded) hop() HopPacket {
-	p := HopPacket{
-		Src: d.IP.Src, Dst: d.IP.Dst, Proto: protocolName(d.IP.Protocol),
-		SPort: d.IP.SrcPort, DPort: d.IP.DstPort, TTL: d.IP.TTL, Length: d.IP.Length,
-	}
+// packet is a decoded packet in the form of traces.
+func (d Decoded) packet() datapath.Packet {
+	p := d.IP.packet()
 	if d.Encap != NoEncap {
-		p.Outer = &HopOuter{Type: d.Encap, Src: d.Outer.Src, Dst: d.Outer.Dst, SPort: d.Outer.SrcPort, DPort: d.Outer.DstPort}
+		p.Outer = &datapath.Outer{
+			Type: string(d.Encap), Src: d.Outer.Src, Dst: d.Outer.Dst, SPort: d.Outer.SrcPort, DPort: d.Outer.DstPort, TTL: d.Outer.TTL,
+		}
 	}
 	if d.Encap == EncapVXLAN {
 		vni := d.VNI
 		p.Outer.VNI = &vni
 	}
 	return p
+}
+
+func (p IPv4) packet() datapath.Packet {
+	out := datapath.Packet{
+		Src: p.Src, Dst: p.Dst, Proto: protocolName(p.Protocol), SPort: p.SrcPort, DPort: p.DstPort,
+		TTL: p.TTL, Length: p.Length, ID: p.ID, DF: p.DF,
+	}
+	if p.TCP != nil {
+		out.Flags = p.TCP.flags(",")
+	}
+	if m := p.ICMP; m != nil {
+		out.ICMP = &datapath.ICMPInfo{Type: m.Type, Code: m.Code, ID: m.ID, Seq: m.Seq, MTU: m.MTU}
+		if m.Quoted != nil {
+			quoted := m.Quoted.packet()
+			out.ICMP.Quoted = &quoted
+		}
+	}
+	return out
 }
 
 func protocolName(n uint8) string {

@@ -229,6 +229,14 @@ func Describe(p IPv4) string {
 }
 
 func tcpFlags(t TCP) string {
+	if f := t.flags("-"); f != "" {
+		return " " + f
+	}
+	return ""
+}
+
+// flags names the flags that are set.
+func (t TCP) flags(separator string) string {
 	var names []string
 	for _, f := range []struct {
 		set  bool
@@ -238,10 +246,7 @@ func tcpFlags(t TCP) string {
 			names = append(names, f.name)
 		}
 	}
-	if len(names) == 0 {
-		return ""
-	}
-	return " " + strings.Join(names, "-")
+	return strings.Join(names, separator)
 }
 
 // unreachable names the codes of destination unreachable (RFC 792, RFC 1122

@@ -17,6 +17,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"slipway/datapath"
+	"slipway/datapath/trace"
 	"slipway/internal/netns"
 	"slipway/internal/run"
 	"slipway/internal/testnet"
@@ -86,10 +88,11 @@ func TestVXLAN(t *testing.T) {
 	}
 	encap.Packet.Outer.SPort = 0 // the kernel's hash of the inner flow
 	// marker: 14 letters and 16 hex digits; 8 bytes of ICMP; 20 of IP
-	want := Hop{Seq: 2, Node: "node01", Namespace: a.Name(), Device: "eth0", Stage: "encap", Action: "encap",
+	want := trace.Hop{Seq: 2, Node: "node01", Namespace: a.Name(), Place: "node01", Device: "eth0", Stage: trace.Encap, Action: trace.EncapAction,
 		TimeNs: encap.TimeNs, SinceNs: encap.TimeNs,
-		Packet: HopPacket{Src: addr("10.244.1.1"), Dst: addr("10.244.2.1"), Proto: "icmp", TTL: 64, Length: 58,
-			Outer: &HopOuter{Type: EncapVXLAN, Src: addr("192.168.233.30"), Dst: addr("192.168.233.40"), VNI: &vni, DPort: 8472}}}
+		Packet: datapath.Packet{Src: addr("10.244.1.1"), Dst: addr("10.244.2.1"), Proto: "icmp", TTL: 64, Length: 58,
+			ID: encap.Packet.ID, DF: true, ICMP: &datapath.ICMPInfo{Type: 8, ID: encap.Packet.ICMP.ID, Seq: 1},
+			Outer: &datapath.Outer{Type: "vxlan", Src: addr("192.168.233.30"), Dst: addr("192.168.233.40"), VNI: &vni, DPort: 8472, TTL: 64}}}
 	if diff := cmp.Diff(want, encap, comparers); diff != "" {
 		t.Errorf("hop of the encapsulation (-want +got):\n%s", diff)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"slipway/datapath/observe"
+	"slipway/datapath/trace"
 	"slipway/lab"
 	"slipway/lab/bench"
 	"slipway/topology"
@@ -54,8 +55,8 @@ type ModeResult struct {
 type Trace struct {
 	From   string         `json:"from"`
 	To     string         `json:"to"`
-	Hops   []observe.Hop  `json:"observed"`
-	Reply  []observe.Hop  `json:"reply"`
+	Hops   []trace.Hop    `json:"observed"`
+	Reply  []trace.Hop    `json:"reply"`
 	Steps  []observe.Step `json:"-"`
 	Answer time.Duration  `json:"answerNs"` // until the answer was there
 }
