@@ -1,0 +1,186 @@
+package traceview
+
+import (
+	"fmt"
+	"strings"
+
+	"slipway/datapath"
+	"slipway/datapath/trace"
+)
+
+// stages says what each stage is, in the words of a lecture.
+var stages = map[trace.Stage]string{
+	trace.Socket:      "A process hands data to the kernel, which puts the headers around it.",
+	trace.Egress:      "The packet leaves this network stack through a device.",
+	trace.Ingress:     "A device receives the packet, and the kernel's receive path takes it up.",
+	trace.Prerouting:  "Netfilter's PREROUTING hook comes before the routing decision. The tables raw, mangle and nat see every packet that arrives here; this is where a Service's address becomes a pod's (DNAT).",
+	trace.Input:       "Netfilter's INPUT hook: the routing decision was that the packet is for this very machine, and the filter table may still refuse it.",
+	trace.Forward:     "Netfilter's FORWARD hook: the packet is only passing through, and the filter table decides whether it may.",
+	trace.Output:      "Netfilter's OUTPUT hook sees what this machine itself sends. The nat table can already change the destination here.",
+	trace.Postrouting: "Netfilter's POSTROUTING hook is the last one before the device. This is where a source address is changed (masquerade, SNAT).",
+	trace.Route:       "The kernel looks up the destination in its routing tables: the longest prefix wins, and says through which device and which next hop the packet goes.",
+	trace.BridgeStage: "A bridge switches frames by MAC address: its forwarding database (FDB) says behind which port the destination is.",
+	trace.Encap:       "A tunnel device puts the whole packet into another one, which the underlay can carry from node to node.",
+	trace.Decap:       "The other end of the tunnel takes the packet out of the one that carried it, and it goes on as if it had just arrived.",
+	trace.Wire:        "The underlay's switch: it knows nothing of pods, and forwards the frame by its MAC address.",
+	trace.Userspace:   "The packet leaves the kernel: a process reads it from a TUN device, and sends it on as the payload of a datagram of its own.",
+	trace.Deliver:     "The end of the way: a socket, or the kernel itself, takes the packet.",
+}
+
+// explain says in sentences what a step is and what it did.
+func explain(s step) string {
+	out := []string{first(stages[s.Stage], "What this step is, is unknown.")}
+	if t := did(s); t != "" {
+		out = append(out, t)
+	}
+	if s.chance > 0 {
+		out = append(out, fmt.Sprintf("A rule of this hook tosses a coin (the statistic match): the packet comes out this way with a probability of %s.", percent(s.chance)))
+	}
+	switch {
+	case s.mark == onlyPredicted:
+		out = append(out, "The prediction has this step, but it was not observed.")
+	case s.mark == onlyObserved:
+		out = append(out, "This was observed, but the prediction does not have it.")
+	case s.mark == plain && s.obs == nil && s.pred != nil && s.pred.Hidden:
+		out = append(out, "No observer can see this step: it is what the kernel's tables say.")
+	}
+	return strings.Join(out, " ")
+}
+
+// did says what the step did to the packet.
+func did(s step) string {
+	switch s.Action {
+	case trace.DNAT:
+		return fmt.Sprintf("The nat table gives the packet a new destination, %s, and connection tracking remembers it, so that the answers get the old address back.", destination(s.Packet))
+	case trace.SNAT, trace.Masquerade:
+		return fmt.Sprintf("The nat table gives the packet a new source, %s: answers will come back to this node, which undoes it.", source(s.Packet))
+	case trace.Mark:
+		return "A rule puts a mark on the packet. The mark is not in the packet: it stays in this kernel, for a later rule to look at."
+	case trace.EncapAction:
+		return encapSentence(s.Packet)
+	case trace.DecapAction:
+		return fmt.Sprintf("Inside is %s.", packetLine(s.Packet))
+	case trace.Drop:
+		return "The packet ends here, and nobody is told" + because(s.Reason)
+	case trace.Reject:
+		return "The packet ends here, and its sender is told" + because(s.Reason)
+	case trace.UnknownAction:
+		return "What happens here is unknown" + because(s.Reason)
+	}
+	if natWords(s) != nil {
+		return "The packet belongs to a connection whose addresses were translated: connection tracking changes the addresses by what it remembers, no rule is asked."
+	}
+	if s.before != nil && s.Packet.TTL < s.before.TTL && s.Packet.TTL > 0 {
+		return "Forwarding takes one from the TTL."
+	}
+	return ""
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return "."
+	}
+	return ": " + reason + "."
+}
+
+func encapSentence(p datapath.Packet) string {
+	o := p.Outer
+	if o == nil {
+		return "The carrying packet is unknown."
+	}
+	return fmt.Sprintf("On the outside it is now a packet from %s to %s; the pod's packet is its payload (%s).", hostPort(addr(o.Src), o.SPort), hostPort(addr(o.Dst), o.DPort), outerLine(o))
+}
+
+// fact is one line of what a step rests on.
+type fact struct {
+	Name     string `json:"name"`
+	Value    string `json:"value"`
+	Verbatim bool   `json:"verbatim,omitempty"`
+}
+
+// facts are what decided at a step, verbatim.
+func facts(s step) []fact {
+	var out []fact
+	add := func(name, value string, verbatim bool) {
+		if value != "" {
+			out = append(out, fact{name, value, verbatim})
+		}
+	}
+	if s.Rule != "" {
+		add(ruleName(s.Table), s.Rule, true)
+	}
+	if path := chainPath(s.Rules); path != "" {
+		add("chains", path, false)
+	}
+	for _, h := range s.Rules {
+		if h.Rule != s.Rule {
+			add(hitName(h), h.Rule+effect(h), true)
+		}
+	}
+	add("route", s.Route, true)
+	if s.Stage == trace.BridgeStage {
+		add("FDB", s.Neighbor, true)
+	} else {
+		add("neighbour", s.Neighbor, true)
+	}
+	add("conntrack", s.Conntrack, false)
+	if s.MTU > 0 {
+		add("MTU", fmt.Sprintf("%d bytes", s.MTU), false)
+	}
+	if s.obs != nil && s.obs.TookNs > 0 {
+		add("took", micros(s.obs.TookNs)+" µs inside this step", false)
+	}
+	if s.obs != nil {
+		add("seen by", strings.Join(s.obs.Evidence, ", "), false)
+	}
+	return out
+}
+
+// ruleName is what the deciding entry of a table is called.
+func ruleName(table string) string {
+	switch table {
+	case "raw", "mangle", "nat", "filter", "security":
+		return table + " rule"
+	case "neighbor":
+		return "neighbour"
+	case "fdb":
+		return "FDB entry"
+	case "":
+		return "rule"
+	case "sysctl", "link", "tunnel", "bgp", "socket", "conntrack":
+		return table
+	}
+	return table + " table"
+}
+
+func hitName(h trace.Hit) string {
+	if h.Number > 0 {
+		return fmt.Sprintf("%s #%d", h.Table, h.Number)
+	}
+	return h.Table
+}
+
+func effect(h trace.Hit) string {
+	s := ""
+	if h.Effect != "" {
+		s = "  ⇒ " + h.Effect
+	}
+	if h.Probability > 0 {
+		s += fmt.Sprintf(" (probability %s)", percent(h.Probability))
+	}
+	return s
+}
+
+// chainPath is the chains that a packet went through, in order.
+func chainPath(hits []trace.Hit) string {
+	var out []string
+	for _, h := range hits {
+		if len(out) == 0 || out[len(out)-1] != h.Chain {
+			out = append(out, h.Chain)
+		}
+	}
+	if len(out) < 2 {
+		return ""
+	}
+	return strings.Join(out, " → ")
+}

@@ -1,0 +1,103 @@
+package traceview
+
+import (
+	"fmt"
+
+	"slipway/datapath"
+	"slipway/datapath/trace"
+)
+
+// outcome says in a few words what became of the packet at a step.
+func outcome(s step) []span {
+	switch s.Action {
+	case trace.Drop:
+		return withReason("DROPPED", bad, s)
+	case trace.Reject:
+		return withReason("REJECTED", bad, s)
+	case trace.UnknownAction:
+		return withReason("UNKNOWN", warn, s)
+	case trace.DeliverAction:
+		return []span{{"delivered", good}, {delivered(s), normal}}
+	case trace.EncapAction:
+		return []span{{"into " + outerLine(s.Packet.Outer), tunnel}}
+	case trace.DecapAction:
+		return []span{{"out of " + carrier(s), tunnel}, {source(s.Packet) + " → " + destination(s.Packet), normal}}
+	}
+	if nat := natWords(s); nat != nil {
+		return nat
+	}
+	switch {
+	case s.Stage == trace.Route && s.Route != "":
+		return append([]span{{s.Route, verbatim}}, ttlWords(s)...)
+	case s.Action == trace.Mark:
+		return []span{{"mark " + first(hex(s.Packet.Mark), "0x0"), rewrite}}
+	case s.Action == "":
+		return []span{{"unknown", warn}}
+	}
+	words := []span{{string(s.Action), normal}}
+	if s.Device != "" {
+		words = append(words, span{s.Device, faint})
+	}
+	return append(words, ttlWords(s)...)
+}
+
+func withReason(word string, st style, s step) []span {
+	out := []span{{word, st}}
+	if s.Reason != "" {
+		out = append(out, span{s.Reason, normal})
+	}
+	return out
+}
+
+func delivered(s step) string {
+	if s.Reason != "" {
+		return s.Reason
+	}
+	return "to " + destination(s.Packet)
+}
+
+// carrier is the tunnel that a step took the packet out of.
+func carrier(s step) string {
+	if s.before == nil || s.before.Outer == nil {
+		return orUnknown("")
+	}
+	return orUnknown(s.before.Outer.Type)
+}
+
+// natWords say which address became which. Rewriting without a NAT action is
+// conntrack at work, on a packet of a connection that it knows.
+func natWords(s step) []span {
+	name := map[trace.Action]string{trace.DNAT: "DNAT", trace.SNAT: "SNAT", trace.Masquerade: "masquerade"}[s.Action]
+	var out []span
+	if b := s.before; b != nil {
+		if from, to := source(*b), source(s.Packet); from != to {
+			out = append(out, span{"source " + from + " → " + to, rewrite})
+		}
+		if from, to := destination(*b), destination(s.Packet); from != to {
+			out = append(out, span{"destination " + from + " → " + to, rewrite})
+		}
+	}
+	switch {
+	case name == "" && len(out) == 0:
+		return nil
+	case name == "":
+		name = "conntrack:"
+	case len(out) == 0:
+		out = []span{{natTarget(s.Action, s.Packet), rewrite}}
+	}
+	return append([]span{{name, rewrite}}, out...)
+}
+
+func natTarget(a trace.Action, p datapath.Packet) string {
+	if a == trace.DNAT {
+		return "→ " + destination(p)
+	}
+	return "→ " + source(p)
+}
+
+func ttlWords(s step) []span {
+	if s.before == nil || s.before.TTL == s.Packet.TTL || s.Packet.TTL == 0 {
+		return nil
+	}
+	return []span{{fmt.Sprintf("ttl %d → %d", s.before.TTL, s.Packet.TTL), faint}}
+}

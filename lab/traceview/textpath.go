@@ -1,0 +1,292 @@
+package traceview
+
+import (
+	"fmt"
+	"strings"
+
+	"slipway/datapath/trace"
+)
+
+// labelWidth is the column that says what a line is about: "postrouting".
+const labelWidth = 12
+
+// entry is one line of a compact way: a step, or several that belong together.
+type entry struct {
+	mark   mark
+	label  string
+	words  []span
+	under  [][]span // further lines that hang below
+	steps  []step
+	hidden bool // only its time counts
+}
+
+// pathOf writes one direction, a line for each thing that matters.
+func pathOf(p *pen, d way) {
+	wayHeading(p, d)
+	var c clock
+	for _, g := range groups(d.steps) {
+		p.line(0, placeSpans(g)...)
+		for _, e := range entries(g) {
+			if e.hidden {
+				continue
+			}
+			since := ""
+			if now, ok := timeOf(e.steps); ok {
+				since = c.advance(now)
+			}
+			p.entry(d.compared, since, e)
+		}
+	}
+}
+
+// clock turns times into differences.
+type clock struct {
+	at      int64
+	started bool
+}
+
+func (c *clock) advance(now int64) string {
+	since := now - c.at
+	was := c.started
+	c.at, c.started = now, true
+	if !was {
+		return ""
+	}
+	return fmt.Sprintf("+%.1f", float64(since)/1e3)
+}
+
+// timeOf is when the last observed one of steps was.
+func timeOf(steps []step) (int64, bool) {
+	for i := len(steps) - 1; i >= 0; i-- {
+		if o := steps[i].obs; o != nil {
+			return o.TimeNs, true
+		}
+	}
+	return 0, false
+}
+
+func wayHeading(p *pen, d way) {
+	name := "request"
+	if d.reply {
+		name = "reply"
+	}
+	if len(d.steps) == 0 {
+		p.line(0, span{name, strong}, span{"unknown: no hop is predicted or observed", warn})
+		return
+	}
+	margin := ""
+	if p.right > 0 {
+		margin = "µs"
+	}
+	p.paragraph([]span{{name + "  ", strong}}, margin, span{packetLine(d.steps[0].Packet), normal})
+}
+
+func placeSpans(g group) []span {
+	out := []span{{g.place, strong}}
+	if g.node != "" && g.node != g.place {
+		out = append(out, span{"on " + g.node, faint})
+	}
+	return out
+}
+
+func (p *pen) entry(compared bool, since string, e entry) {
+	var head []span
+	if compared {
+		head = append(head, span{"  " + e.mark.String() + " ", markStyle(e.mark)})
+	} else {
+		head = append(head, span{"  ", normal})
+	}
+	head = append(head, span{fmt.Sprintf("%-*s", labelWidth, e.label), normal})
+	p.paragraph(head, since, e.words...)
+	indent := 2 + labelWidth
+	if compared {
+		indent += 2
+	}
+	for _, u := range e.under {
+		p.line(indent, u...)
+	}
+}
+
+func markStyle(m mark) style {
+	switch m {
+	case both:
+		return good
+	case differs:
+		return bad
+	case onlyPredicted, onlyObserved:
+		return warn
+	}
+	return faint
+}
+
+// entries are the lines of one place.
+func entries(g group) []entry {
+	var out []entry
+	for _, s := range g.steps {
+		if n := len(out); n > 0 && mergeable(out[n-1].steps) && passage(s) && sameSide(out[n-1].mark, s.mark) {
+			out[n-1].join(s)
+			continue
+		}
+		out = append(out, newEntry(s))
+	}
+	for i := range out {
+		if mergeable(out[i].steps) {
+			out[i].label, out[i].words = across(out[i].steps)
+			out[i].hidden = len(out[i].words) == 0
+		}
+	}
+	return out
+}
+
+// passage reports whether a step is only a device or a bridge that lets the
+// packet through as it is.
+func passage(s step) bool {
+	switch s.Stage {
+	case trace.Ingress, trace.Egress, trace.Wire, trace.BridgeStage:
+	default:
+		return false
+	}
+	calm := s.Action == trace.Pass || s.Action == trace.ForwardAction || s.Action == ""
+	return calm && len(s.notes) == 0
+}
+
+func mergeable(steps []step) bool {
+	for _, s := range steps {
+		if !passage(s) {
+			return false
+		}
+	}
+	return len(steps) > 0
+}
+
+// sameSide reports whether two marks may share a line: a lookup that nobody
+// sees goes with anything.
+func sameSide(a, b mark) bool { return a == b || a == plain || b == plain }
+
+func (e *entry) join(s step) {
+	e.steps = append(e.steps, s)
+	if e.mark == plain {
+		e.mark = s.mark
+	}
+}
+
+// across describes devices passed one after the other. A bridge is named by
+// its device, which the packet either enters next or only crosses.
+func across(steps []step) (string, []span) {
+	var names []string
+	label := ""
+	for _, s := range steps {
+		switch {
+		case s.Stage == trace.BridgeStage && s.mark == plain && len(steps) > 1:
+			continue
+		case label == "" && s.Stage == trace.Wire:
+			label = "switch"
+		case label == "" && s.Stage == trace.Ingress:
+			label = "in"
+		case label == "" && s.Stage == trace.Egress:
+			label = "out"
+		case label == "":
+			label = "bridge"
+		case label == "in" && s.Stage == trace.Egress:
+			label = "in, out"
+		}
+		if n := orUnknown(s.Device); len(names) == 0 || names[len(names)-1] != n {
+			names = append(names, n)
+		}
+	}
+	if len(names) == 0 {
+		return "", nil
+	}
+	words := []span{{strings.Join(names, " → "), normal}}
+	if o := steps[len(steps)-1].Packet.Outer; o != nil {
+		words = append(words, span{"(" + orUnknown(o.Type) + ")", tunnel})
+	}
+	return label, words
+}
+
+// newEntry is the line of one step.
+func newEntry(s step) entry {
+	e := entry{mark: s.mark, label: string(s.Stage), steps: []step{s}, hidden: quiet(s)}
+	if s.mark == differs {
+		e.words = []span{{"predicted", faint}}
+		e.words = append(e.words, outcome(side(s, s.pred))...)
+		e.under = append(e.under, append([]span{{"observed ", faint}}, outcome(side(s, s.obs))...))
+	} else {
+		e.words = outcome(s)
+	}
+	if s.chance > 0 {
+		e.words = append(e.words, span{fmt.Sprintf("(chance %s)", percent(s.chance)), warn})
+	}
+	if r := rulePath(s.Hop); s.Rule != "" {
+		e.under = append(e.under, append(r, span{s.Rule, verbatim}))
+	}
+	if s.Stage == trace.Route && s.Neighbor != "" {
+		e.under = append(e.under, []span{{"next hop", faint}, {s.Neighbor, verbatim}})
+	} else if s.Neighbor != "" {
+		e.under = append(e.under, []span{{s.Neighbor, verbatim}})
+	}
+	for _, n := range s.notes {
+		e.under = append(e.under, []span{{n, bad}})
+	}
+	return e
+}
+
+// side is a step with only one of its sides.
+func side(s step, h *trace.Hop) step {
+	if h != nil {
+		s.Hop = *h
+	}
+	return s
+}
+
+// quiet reports whether a step is no news: a hook or a lookup that let the
+// packet pass as it was, and is not itself in dispute.
+func quiet(s step) bool {
+	if s.mark != plain && s.mark != both || len(s.notes) > 0 {
+		return false
+	}
+	if s.Action != trace.Pass && s.Action != trace.ForwardAction && s.Action != "" || len(headerChanges(s)) > 0 {
+		return false
+	}
+	switch s.Stage {
+	case trace.Socket:
+		return true
+	case trace.Prerouting, trace.Input, trace.Forward, trace.Output, trace.Postrouting:
+		return s.Rule == "" || strings.HasPrefix(s.Rule, "policy ACCEPT")
+	case trace.Route:
+		return s.Route == "" || strings.HasPrefix(s.Route, "local ")
+	}
+	return false
+}
+
+// headerChanges are the changes that a reader has to be told of beside the
+// step's name.
+func headerChanges(s step) []change {
+	var out []change
+	for _, c := range changes(s.before, s.Packet) {
+		if c.Field != "length" && c.Field != "flags" {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// rulePath names table and chain of the deciding rule.
+func rulePath(h trace.Hop) []span {
+	where := first(h.Table, "rule")
+	for _, hit := range h.Rules {
+		if hit.Rule != h.Rule {
+			continue
+		}
+		where = hit.Table + " " + hit.Chain
+		if hit.Number > 0 {
+			where += fmt.Sprintf(" #%d", hit.Number)
+		}
+	}
+	return []span{{where + ":", faint}}
+}
+
+func percent(p float64) string {
+	s := fmt.Sprintf("%.1f", 100*p)
+	return strings.TrimSuffix(s, ".0") + " %"
+}
