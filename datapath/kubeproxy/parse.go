@@ -297,3 +297,7 @@ func quotedWord(s string) (word, rest string, err error) {
 	}
 	return b.String(), "", nil
 }
+
+// ParseRule takes one "-A CHAIN …" of iptables-save, without counters, apart.
+// Target.Chain is never set: a single rule does not say which names are chains.
+func ParseRule(raw string) (chain string, r Rule, err error) { return parseRule(raw) }
