@@ -96,7 +96,7 @@ type way struct {
 
 	hits       []Hit
 	noTrack    bool
-	remembered []memory
+	remembered []Remembered
 	notes      []string
 }
 
@@ -104,12 +104,6 @@ type way struct {
 type frame struct {
 	chain *chain
 	at    int
-}
-
-// memory is an entry that this query made in a list of xt_recent.
-type memory struct {
-	list string
-	addr uint32
 }
 
 // fork is a second way that goes on from here on its own.
@@ -244,10 +238,8 @@ func (w *way) decide(o Outcome) {
 }
 
 func (w *way) end(o Outcome) {
-	o.Probability, o.Packet, o.CTMark, o.NoTrack, o.Hits, o.Notes = w.left, w.packet, w.ctmark, w.noTrack, w.hits, w.notes
-	for _, m := range w.remembered {
-		o.Remembered = append(o.Remembered, m.list)
-	}
+	o.Probability, o.Packet, o.CTMark, o.NoTrack = w.left, w.packet, w.ctmark, w.noTrack
+	o.Hits, o.Remembered, o.Notes = w.hits, w.remembered, w.notes
 	w.e.out = append(w.e.out, o)
 }
 

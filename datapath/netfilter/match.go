@@ -22,7 +22,7 @@ type answer struct {
 	chance   float64  // of maybe
 	why      string   // of unknown
 	note     string   // an assumption
-	remember []memory // entries that xt_recent makes
+	remember []Remembered // entries that xt_recent makes
 }
 
 // match asks one "-m NAME …".

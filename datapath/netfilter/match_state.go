@@ -243,35 +243,40 @@ func recentMatch(o *options) match {
 		hits = n
 	}
 	return func(w *way) answer {
-		m := memory{list: name, addr: w.view.src & mask}
+		m := Remembered{List: name, Address: address(w.view.src & mask)}
 		if dest {
-			m.addr = w.view.dst & mask
+			m.Address = address(w.view.dst & mask)
 		}
 		if set {
 			a := is(!not)
-			a.remember = []memory{m}
+			a.remember = []Remembered{m}
 			return a
 		}
-		return w.recall(m, time.Duration(seconds)*time.Second, int(hits), not)
+		a, old := w.recall(m, time.Duration(seconds)*time.Second, int(hits), not)
+		if update && old && a.is == yes {
+			a.remember = []Remembered{m}
+		}
+		return a
 	}
 }
 
-// recall asks whether an address has been seen often enough.
-func (w *way) recall(m memory, within time.Duration, hits int, not bool) answer {
+// recall asks whether an address has been seen often enough; old says that it
+// has been seen at all.
+func (w *way) recall(m Remembered, within time.Duration, hits int, not bool) (a answer, old bool) {
 	seen, known := 0, false
 	if w.e.q.Recent != nil {
-		seen, known = w.e.q.Recent(m.list, address(m.addr), within)
+		seen, known = w.e.q.Recent(m.List, m.Address, within)
 	}
 	for _, r := range w.remembered {
 		if r == m {
 			seen++
 		}
 	}
-	a := is((seen >= hits) != not)
+	a = is((seen >= hits) != not)
 	if !known && seen < hits {
-		a.note = "what list " + strconv.Quote(m.list) + " remembers is not known; " + address(m.addr).String() + " is taken for a new client"
+		a.note = "what list " + strconv.Quote(m.List) + " remembers is not known; " + m.Address.String() + " is taken for a new client"
 	}
-	return a
+	return a, seen > 0
 }
 
 // physdevMatch is linux net/netfilter/xt_physdev.c, physdev_mt.

@@ -100,13 +100,18 @@ type Outcome struct {
 	RejectWith string
 	CTMark     uint32 // the connection's mark afterwards
 	NoTrack    bool   // the connection must not be tracked
-	// Remembered are the lists of xt_recent that have the source (or, where the
-	// rule says so, the destination) now.
-	Remembered []string
+	// Remembered are entries that xt_recent's lists have got, in order.
+	Remembered []Remembered
 	// Unknown is the rule that is not understood, verbatim, and Why what about it.
 	Unknown, Why string
 	// Notes are assumptions that the outcome rests on.
 	Notes []string
+}
+
+// Remembered is an address that a list of xt_recent has seen once more.
+type Remembered struct {
+	List    string
+	Address netip.Addr // under the rule's mask
 }
 
 // NATKind is a target of table nat.
