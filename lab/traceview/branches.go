@@ -22,8 +22,12 @@ func branches(p *pen, t *trace.Trace, all bool) {
 			p.line(2, span{fmt.Sprintf("and %d more", len(t.Branches)-i), faint})
 			break
 		}
-		head := fmt.Sprintf("  %s %7s  ", star(t, b), percent(b.Probability))
-		words := []span{{branchEnd(b), normal}, verdictWord(b.Verdict, b.Cause)}
+		end, pod := branchEnd(b)
+		head := fmt.Sprintf("  %s %7s  %-18s  ", star(t, b), percent(b.Probability), end)
+		words := []span{verdictWord(b.Verdict, b.Cause)}
+		if pod != "" {
+			words = append([]span{{pod, normal}}, words...)
+		}
 		if b.Cause != nil && b.Verdict != trace.Delivered {
 			words = append(words, span{b.Cause.Text, normal})
 		}
@@ -43,19 +47,15 @@ func taken(t *trace.Trace, b trace.Branch) bool {
 	return len(b.Hops) > 0 && reflect.DeepEqual(b.Hops, t.Predicted)
 }
 
-// branchEnd is where a way ends: "10.244.2.3:80 default/web-0".
-func branchEnd(b trace.Branch) string {
-	end := ""
-	if b.Endpoint.IsValid() {
-		end = b.Endpoint.String()
+// branchEnd is where a way ends: an address, and the pod that has it.
+func branchEnd(b trace.Branch) (end, pod string) {
+	if !b.Endpoint.IsValid() {
+		return "no endpoint", b.Pod
 	}
-	switch {
-	case b.Pod != "" && end != "":
-		return fmt.Sprintf("%-21s %s", end, b.Pod)
-	case end == "" && b.Pod == "":
-		return "no endpoint"
+	if b.Endpoint.Port() == 0 {
+		return b.Endpoint.Addr().String(), b.Pod
 	}
-	return end + b.Pod
+	return b.Endpoint.String(), b.Pod
 }
 
 // footer says how to read the marks, and what limits what was seen.

@@ -29,7 +29,19 @@ var stages = map[trace.Stage]string{
 
 // explain says in sentences what a step is and what it did.
 func explain(s step) string {
-	out := []string{first(stages[s.Stage], "What this step is, is unknown.")}
+	out := append([]string{lecture(s.Stage)}, happened(s)...)
+	if s.mark == plain && s.obs == nil && s.pred != nil && s.pred.Hidden {
+		out = append(out, "No observer can see this step: it is what the kernel's tables say.")
+	}
+	return strings.Join(out, " ")
+}
+
+// lecture says what a stage is.
+func lecture(s trace.Stage) string { return first(stages[s], "What this step is, is unknown.") }
+
+// happened says in sentences what a step did, if anything.
+func happened(s step) []string {
+	var out []string
 	if t := did(s); t != "" {
 		out = append(out, t)
 	}
@@ -41,10 +53,8 @@ func explain(s step) string {
 		out = append(out, "The prediction has this step, but it was not observed.")
 	case s.mark == onlyObserved:
 		out = append(out, "This was observed, but the prediction does not have it.")
-	case s.mark == plain && s.obs == nil && s.pred != nil && s.pred.Hidden:
-		out = append(out, "No observer can see this step: it is what the kernel's tables say.")
 	}
-	return strings.Join(out, " ")
+	return out
 }
 
 // did says what the step did to the packet.
@@ -88,7 +98,7 @@ func encapSentence(p datapath.Packet) string {
 	if o == nil {
 		return "The carrying packet is unknown."
 	}
-	return fmt.Sprintf("On the outside it is now a packet from %s to %s; the pod's packet is its payload (%s).", hostPort(addr(o.Src), o.SPort), hostPort(addr(o.Dst), o.DPort), outerLine(o))
+	return fmt.Sprintf("On the outside it is now a packet from %s to %s; the packet of before is its payload.", hostPort(addr(o.Src), o.SPort), hostPort(addr(o.Dst), o.DPort))
 }
 
 // fact is one line of what a step rests on.
@@ -118,7 +128,7 @@ func facts(s step) []fact {
 		}
 	}
 	add("route", s.Route, true)
-	if s.Stage == trace.BridgeStage {
+	if s.Stage == trace.BridgeStage || s.Stage == trace.Encap {
 		add("FDB", s.Neighbor, true)
 	} else {
 		add("neighbour", s.Neighbor, true)
@@ -162,7 +172,7 @@ func hitName(h trace.Hit) string {
 
 func effect(h trace.Hit) string {
 	s := ""
-	if h.Effect != "" {
+	if to := strings.TrimPrefix(h.Effect, "jump "); h.Effect != "" && !strings.HasSuffix(h.Rule, "-j "+to) {
 		s = "  ⇒ " + h.Effect
 	}
 	if h.Probability > 0 {

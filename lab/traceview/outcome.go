@@ -2,6 +2,7 @@ package traceview
 
 import (
 	"fmt"
+	"strings"
 
 	"slipway/datapath"
 	"slipway/datapath/trace"
@@ -17,11 +18,11 @@ func outcome(s step) []span {
 	case trace.UnknownAction:
 		return withReason("UNKNOWN", warn, s)
 	case trace.DeliverAction:
-		return []span{{"delivered", good}, {delivered(s), normal}}
+		return []span{{delivered(s), good}}
 	case trace.EncapAction:
 		return []span{{"into " + outerLine(s.Packet.Outer), tunnel}}
 	case trace.DecapAction:
-		return []span{{"out of " + carrier(s), tunnel}, {source(s.Packet) + " → " + destination(s.Packet), normal}}
+		return []span{{"out of " + carrier(s) + ":", tunnel}, {source(s.Packet) + " → " + destination(s.Packet), normal}}
 	}
 	if nat := natWords(s); nat != nil {
 		return nat
@@ -34,11 +35,18 @@ func outcome(s step) []span {
 	case s.Action == "":
 		return []span{{"unknown", warn}}
 	}
-	words := []span{{string(s.Action), normal}}
-	if s.Device != "" {
-		words = append(words, span{s.Device, faint})
+	return append([]span{{passed(s), normal}}, ttlWords(s)...)
+}
+
+// passed says how a packet got past a step that changes nothing.
+func passed(s step) string {
+	switch {
+	case strings.HasSuffix(s.Rule, "-j ACCEPT") || s.Rule == "policy ACCEPT":
+		return "accepted"
+	case s.Device != "" && s.Rule == "":
+		return string(s.Action) + ", " + s.Device
 	}
-	return append(words, ttlWords(s)...)
+	return string(s.Action)
 }
 
 func withReason(word string, st style, s step) []span {
@@ -76,6 +84,9 @@ func natWords(s step) []span {
 		if from, to := destination(*b), destination(s.Packet); from != to {
 			out = append(out, span{"destination " + from + " → " + to, rewrite})
 		}
+	}
+	if name != "" && len(out) == 1 {
+		_, out[0].text, _ = strings.Cut(out[0].text, " ") // the action says which of the two
 	}
 	switch {
 	case name == "" && len(out) == 0:

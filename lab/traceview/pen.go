@@ -109,7 +109,8 @@ func (p *pen) String() string {
 }
 
 // fold puts words on lines of at most room columns. A word that is longer than
-// a line is cut. Neighbouring words of one style become one span.
+// a line is cut. Neighbouring words of one style become one span. Several blanks
+// stay several: rules are verbatim.
 func fold(words []span, room int) [][]span {
 	var lines [][]span
 	used := 0
@@ -131,7 +132,7 @@ func fold(words []span, room int) [][]span {
 		used += 1 + w
 	}
 	for _, s := range words {
-		for _, word := range strings.Fields(clean(s.text)) {
+		for _, word := range strings.Split(clean(s.text), " ") {
 			for _, piece := range cut(word, room) {
 				put(piece, s.style)
 			}

@@ -184,12 +184,12 @@ func align(pred, obs []trace.Hop, differ []trace.Disagreement) []pair {
 		case i < len(pred) && j < len(obs) && paired(pred, obs, i, j, differ, best):
 			out = append(out, pair{i, j})
 			i, j = i+1, j+1
-		case i < len(pred) && (j == len(obs) || best[i][j] == best[i+1][j]):
+		case j < len(obs) && (i == len(pred) || best[i][j] == best[i][j+1]):
+			out = append(out, pair{-1, j}) // what is real comes first where the ways part
+			j++
+		default:
 			out = append(out, pair{i, -1})
 			i++
-		default:
-			out = append(out, pair{-1, j})
-			j++
 		}
 	}
 	return out

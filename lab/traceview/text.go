@@ -32,6 +32,7 @@ func Text(w io.Writer, t *trace.Trace, o TextOptions) error {
 	}
 	p.width = max(p.width, leastWidth)
 	headline(p, t)
+	var c clock
 	for _, d := range ways(t) {
 		p.blank()
 		p.right = 0
@@ -39,9 +40,9 @@ func Text(w io.Writer, t *trace.Trace, o TextOptions) error {
 			p.right = timeWidth
 		}
 		if o.Verbose {
-			explainWay(p, d)
+			explainWay(p, d, &c)
 		} else {
-			pathOf(p, d)
+			pathOf(p, d, &c)
 		}
 		p.right = 0
 	}

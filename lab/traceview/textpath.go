@@ -21,9 +21,12 @@ type entry struct {
 }
 
 // pathOf writes one direction, a line for each thing that matters.
-func pathOf(p *pen, d way) {
+func pathOf(p *pen, d way, c *clock) {
 	wayHeading(p, d)
-	var c clock
+	if d.reply && d.compared && d.unseen() {
+		p.entry(true, "", entry{mark: onlyPredicted, label: "not seen", words: []span{{"predicted over " + strings.Join(placesOf(d), ", ") + "; -v shows each hop", normal}}})
+		return
+	}
 	for _, g := range groups(d.steps) {
 		p.line(0, placeSpans(g)...)
 		for _, e := range entries(g) {
@@ -39,6 +42,25 @@ func pathOf(p *pen, d way) {
 	}
 }
 
+// unseen reports whether nothing of a way was observed.
+func (d way) unseen() bool {
+	for _, s := range d.steps {
+		if s.obs != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// placesOf are the places of a way in order.
+func placesOf(d way) []string {
+	var out []string
+	for _, g := range groups(d.steps) {
+		out = append(out, g.place)
+	}
+	return out
+}
+
 // clock turns times into differences.
 type clock struct {
 	at      int64
@@ -50,7 +72,7 @@ func (c *clock) advance(now int64) string {
 	was := c.started
 	c.at, c.started = now, true
 	if !was {
-		return ""
+		return micros(now)
 	}
 	return fmt.Sprintf("+%.1f", float64(since)/1e3)
 }
@@ -217,13 +239,8 @@ func newEntry(s step) entry {
 	if s.chance > 0 {
 		e.words = append(e.words, span{fmt.Sprintf("(chance %s)", percent(s.chance)), warn})
 	}
-	if r := rulePath(s.Hop); s.Rule != "" {
-		e.under = append(e.under, append(r, span{s.Rule, verbatim}))
-	}
-	if s.Stage == trace.Route && s.Neighbor != "" {
-		e.under = append(e.under, []span{{"next hop", faint}, {s.Neighbor, verbatim}})
-	} else if s.Neighbor != "" {
-		e.under = append(e.under, []span{{s.Neighbor, verbatim}})
+	if s.Rule != "" {
+		e.under = append(e.under, []span{ruleAt(s.Hop), {s.Rule, verbatim}})
 	}
 	for _, n := range s.notes {
 		e.under = append(e.under, []span{{n, bad}})
@@ -242,7 +259,7 @@ func side(s step, h *trace.Hop) step {
 // quiet reports whether a step is no news: a hook or a lookup that let the
 // packet pass as it was, and is not itself in dispute.
 func quiet(s step) bool {
-	if s.mark != plain && s.mark != both || len(s.notes) > 0 {
+	if s.mark == differs || len(s.notes) > 0 {
 		return false
 	}
 	if s.Action != trace.Pass && s.Action != trace.ForwardAction && s.Action != "" || len(headerChanges(s)) > 0 {
@@ -271,19 +288,20 @@ func headerChanges(s step) []change {
 	return out
 }
 
-// rulePath names table and chain of the deciding rule.
-func rulePath(h trace.Hop) []span {
+// ruleAt names the table of the deciding rule and its number in its chain; the
+// chain is in the rule itself, unless it is a policy.
+func ruleAt(h trace.Hop) span {
 	where := first(h.Table, "rule")
 	for _, hit := range h.Rules {
 		if hit.Rule != h.Rule {
 			continue
 		}
 		where = hit.Table + " " + hit.Chain
-		if hit.Number > 0 {
-			where += fmt.Sprintf(" #%d", hit.Number)
+		if strings.HasPrefix(hit.Rule, "-A ") {
+			where = fmt.Sprintf("%s #%d", hit.Table, hit.Number)
 		}
 	}
-	return []span{{where + ":", faint}}
+	return span{where + ":", faint}
 }
 
 func percent(p float64) string {

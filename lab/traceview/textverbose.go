@@ -1,12 +1,16 @@
 package traceview
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+
+	"slipway/datapath/trace"
+)
 
 // explainWay writes one direction with every hop explained.
-func explainWay(p *pen, d way) {
+func explainWay(p *pen, d way, c *clock) {
 	wayHeading(p, d)
-	var c clock
-	n := 0
+	n, told := 0, map[trace.Stage]bool{}
 	for _, g := range groups(d.steps) {
 		p.blank()
 		p.line(0, placeSpans(g)...)
@@ -17,11 +21,12 @@ func explainWay(p *pen, d way) {
 				since = c.advance(now)
 			}
 			p.explained(d.compared, n, since, s)
+			p.because(s, told)
 		}
 	}
 }
 
-// explained writes one hop: what it is, what decided, what changed.
+// explained writes a hop's title.
 func (p *pen) explained(compared bool, n int, since string, s step) {
 	head := []span{{fmt.Sprintf("%4d ", n), faint}}
 	if compared {
@@ -29,14 +34,27 @@ func (p *pen) explained(compared bool, n int, since string, s step) {
 	}
 	title := []span{{string(s.Stage), strong}}
 	if s.Device != "" {
-		title = append(title, span{s.Device, strong}, span{"·", faint})
-	} else {
-		title = append(title, span{"·", faint})
+		title = append(title, span{s.Device, strong})
 	}
-	p.paragraph(head, since, append(title, outcome(s)...)...)
+	if said := outcome(s); s.Action != trace.Pass || s.Rule != "" || s.Route != "" {
+		title = append(append(title, span{"·", faint}), said...)
+	}
+	p.paragraph(head, since, title...)
+}
+
+// because writes what a hop is, what decided, and what changed. What a stage is
+// is said once.
+func (p *pen) because(s step, told map[trace.Stage]bool) {
 	right := p.right
 	p.right = 0
-	p.line(7, span{explain(s), normal})
+	text := happened(s)
+	if !told[s.Stage] {
+		text = append([]string{lecture(s.Stage)}, text...)
+		told[s.Stage] = true
+	}
+	if len(text) > 0 {
+		p.line(7, span{strings.Join(text, " "), normal})
+	}
 	for _, f := range facts(s) {
 		st := normal
 		if f.Verbatim {
