@@ -55,20 +55,46 @@ type Options struct {
 	// Filter, if set, is run by the kernel on each packet. On devices without
 	// a frame header it sees the packet from its IP header on.
 	Filter []bpf.RawInstruction
+	// FilterOf, if set, gives each place a filter of its own instead.
+	FilterOf func(Place) []bpf.RawInstruction
+	// RingBytes is what each place's ring may hold until it is read, for a
+	// capture of more than one packet's way; see [Capture.Stream].
+	RingBytes int
+	// Raw leaves Packet of all events empty: packets are not taken apart.
+	Raw bool
+}
+
+// ringSize is the size of the rings that the options ask for.
+func (o Options) ringSize() ringSize {
+	if o.RingBytes == 0 {
+		return ringSize{blockBytes: blockBytes, blocks: blocks, retire: retireAfter}
+	}
+	return ringSize{blockBytes: streamBlockBytes, blocks: max(minStreamBlocks, o.RingBytes/streamBlockBytes), retire: streamRetireAfter}
+}
+
+// filterOf is the filter of a place.
+func (o Options) filterOf(p Place) []bpf.RawInstruction {
+	if o.FilterOf != nil {
+		return o.FilterOf(p)
+	}
+	return o.Filter
 }
 
 // Capture listens in a set of namespaces. It is not safe for concurrent use.
 type Capture struct {
 	ports   Ports
+	raw     bool
+	size    ringSize
 	queues  []*queue
 	dropped int
 }
 
 // queue is the socket of one place.
 type queue struct {
-	place Place
-	ring  *ring
-	names map[int]string // ifindex → device
+	place   Place
+	ring    *ring
+	names   map[int]string // ifindex → device
+	dropped int            // packets that the ring had no room for
 }
 
 // Open starts to listen in every place: what passes any device there from now
@@ -76,7 +102,7 @@ type queue struct {
 // packet's way, not for minutes: it has a few blocks, and each takes what comes
 // within a few milliseconds. Whoever listens longer calls Collect meanwhile.
 func Open(places []Place, opts Options) (*Capture, error) {
-	c := &Capture{ports: opts.Ports}
+	c := &Capture{ports: opts.Ports, raw: opts.Raw, size: opts.ringSize()}
 	if c.ports.UDP == 0 {
 		c.ports.UDP = DefaultPorts.UDP
 	}
@@ -84,7 +110,7 @@ func Open(places []Place, opts Options) (*Capture, error) {
 		c.ports.VXLAN = DefaultPorts.VXLAN
 	}
 	for _, p := range places {
-		r, err := openSocket(p.NS, opts.Filter)
+		r, err := openSocket(p.NS, opts.filterOf(p), c.size)
 		if err != nil {
 			_ = c.Close()
 			return nil, fmt.Errorf("capture in %s: %w", p.Label, err)
@@ -106,7 +132,7 @@ func (c *Capture) Close() error {
 
 // openSocket opens a socket that hears all devices of a namespace. It listens
 // only once it is bound, so that nothing comes in before the filter is set.
-func openSocket(ns *netns.NS, filter []bpf.RawInstruction) (*ring, error) {
+func openSocket(ns *netns.NS, filter []bpf.RawInstruction, size ringSize) (*ring, error) {
 	fd := -1
 	err := ns.Do(func() error {
 		var err error
@@ -116,7 +142,7 @@ func openSocket(ns *netns.NS, filter []bpf.RawInstruction) (*ring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket: %w", err)
 	}
-	r, err := newRing(fd)
+	r, err := newRing(fd, size)
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, err
@@ -166,7 +192,9 @@ func (c *Capture) event(i int, f frame) Event {
 	if f.pkttype == unix.PACKET_OUTGOING {
 		e.Direction = Out
 	}
-	e.Packet = Decode(e.LinkType, e.Data, c.ports)
+	if !c.raw {
+		e.Packet = Decode(e.LinkType, e.Data, c.ports)
+	}
 	return e
 }
 
@@ -206,6 +234,7 @@ func (c *Capture) countDropped() error {
 		if err != nil {
 			return fmt.Errorf("capture in %s: %w", q.place.Label, err)
 		}
+		q.dropped += n
 		c.dropped += n
 	}
 	return nil

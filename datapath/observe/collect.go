@@ -29,7 +29,7 @@ type Match struct {
 // has with ctx's error.
 func (c *Capture) Collect(ctx context.Context, match Match, quiet time.Duration) ([]Event, error) {
 	w := &wanted{match: match}
-	quiet = max(quiet, settle)
+	quiet = max(quiet, c.size.settle())
 	last := time.Now()
 	for {
 		if c.drain(w) {
@@ -71,7 +71,7 @@ func (c *Capture) drain(w *wanted) bool {
 	for i, q := range c.queues {
 		take := func(f frame) { found = w.add(c.event(i, f)) || found }
 		// One round of the ring, so that a busy device cannot keep the others waiting.
-		for n := 0; n < blocks && q.ring.read(take); n++ {
+		for n := 0; n < c.size.blocks && q.ring.read(take); n++ {
 			continue
 		}
 	}

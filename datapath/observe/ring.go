@@ -18,6 +18,7 @@ import (
 // (net_enable_timestamp), and until then stamps packets when they are read.
 type ring struct {
 	fd     int
+	size   ringSize
 	memory []byte
 	next   int // the block to read next
 }
@@ -32,27 +33,34 @@ const (
 	frameBytes = 2 << 10
 )
 
+// ringSize says how much a ring holds and how soon it hands that over.
+type ringSize struct {
+	blockBytes, blocks int
+	retire             time.Duration
+}
+
 // settle is how long after it passed a packet may still be out of a reader's
 // sight: the time in which a block retires, and a timer's slack.
-const settle = 4 * retireAfter
+func (s ringSize) settle() time.Duration { return 4 * s.retire }
 
 // newRing gives a socket that is not bound yet its ring.
-func newRing(fd int) (*ring, error) {
+func newRing(fd int, size ringSize) (*ring, error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3); err != nil {
 		return nil, fmt.Errorf("set packet socket to version 3: %w", err)
 	}
 	req := &unix.TpacketReq3{
-		Block_size: blockBytes, Block_nr: blocks, Frame_size: frameBytes, Frame_nr: blockBytes / frameBytes * blocks,
-		Retire_blk_tov: uint32(retireAfter / time.Millisecond),
+		Block_size: uint32(size.blockBytes), Block_nr: uint32(size.blocks),
+		Frame_size: frameBytes, Frame_nr: uint32(size.blockBytes / frameBytes * size.blocks),
+		Retire_blk_tov: uint32(size.retire / time.Millisecond),
 	}
 	if err := unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, req); err != nil {
 		return nil, fmt.Errorf("allocate packet ring: %w", err)
 	}
-	memory, err := unix.Mmap(fd, 0, blockBytes*blocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	memory, err := unix.Mmap(fd, 0, size.blockBytes*size.blocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map packet ring: %w", err)
 	}
-	return &ring{fd: fd, memory: memory}, nil
+	return &ring{fd: fd, size: size, memory: memory}, nil
 }
 
 func (r *ring) close() error { return errors.Join(unix.Munmap(r.memory), unix.Close(r.fd)) }
@@ -80,7 +88,7 @@ const (
 
 // read hands every packet of the next block to take; false if no block is ready.
 func (r *ring) read(take func(frame)) bool {
-	block := r.memory[r.next*blockBytes : (r.next+1)*blockBytes]
+	block := r.memory[r.next*r.size.blockBytes : (r.next+1)*r.size.blockBytes]
 	status := (*uint32)(unsafe.Pointer(&block[blockStatus])) // aligned: blocks begin at pages
 	if atomic.LoadUint32(status)&unix.TP_STATUS_USER == 0 {
 		return false
@@ -101,7 +109,7 @@ func (r *ring) read(take func(frame)) bool {
 		at += order.Uint32(packet)
 	}
 	atomic.StoreUint32(status, unix.TP_STATUS_KERNEL)
-	r.next = (r.next + 1) % blocks
+	r.next = (r.next + 1) % r.size.blocks
 	return true
 }
 
