@@ -19,8 +19,9 @@ type NetState struct {
 	// All and Default are net/ipv4/conf/all and …/default.
 	All     DeviceConf `json:"all"`
 	Default DeviceConf `json:"default"`
-	// RuleSave is iptables-save -c output by table. A table that the kernel
-	// does not have is not there.
+	// RuleSave is iptables-save output by table, each from its "*nat" to its
+	// "COMMIT", with counters (-c) if they were asked for. A table that the
+	// kernel does not have is not there.
 	RuleSave map[string]string `json:"ruleSave,omitempty"`
 	// RuleBackend is "legacy" or "nft"; empty without rules.
 	RuleBackend string `json:"ruleBackend,omitempty"`
@@ -51,10 +52,20 @@ type Device struct {
 	Addresses []netip.Prefix `json:"addresses,omitempty"` // IPv4
 	VXLAN     *VXLANAttrs    `json:"vxlan,omitempty"`
 	Port      *BridgePort    `json:"port,omitempty"` // of a bridge
+	Bridge    *BridgeAttrs   `json:"bridge,omitempty"`
 	Conf      DeviceConf     `json:"conf"`
 	// Ingress and Egress name the BPF programs on the device's tc hooks.
 	Ingress []string `json:"ingress,omitempty"`
 	Egress  []string `json:"egress,omitempty"`
+}
+
+// BridgeAttrs are a bridge's own settings that decide.
+type BridgeAttrs struct {
+	VLANFiltering bool `json:"vlanFiltering,omitempty"`
+	STP           bool `json:"stp,omitempty"`
+	// CallIPTables makes what is bridged pass iptables, whatever the sysctl
+	// bridge-nf-call-iptables says.
+	CallIPTables bool `json:"callIPTables,omitempty"`
 }
 
 // BridgePort is what a bridge lets a port do.
@@ -91,6 +102,7 @@ type PolicyRule struct {
 	Invert   bool         `json:"invert,omitempty"`
 	Action   string       `json:"action"` // lookup | blackhole | unreachable | prohibit | goto | nop
 	Table    int          `json:"table,omitempty"`
+	Goto     int          `json:"goto,omitempty"` // priority of the rule to go on with
 	// Other holds selectors that are not evaluated here, verbatim: the rule's
 	// effect is unknown if it is not empty.
 	Other string `json:"other,omitempty"`
@@ -115,6 +127,9 @@ type FIBRoute struct {
 	Dead     bool          `json:"dead,omitempty"` // the kernel does not use it: its device is down
 	// NextHops of a multipath route; Via and Dev are then empty.
 	NextHops []NextHop `json:"nextHops,omitempty"`
+	// Other names attributes that are not evaluated here, such as a
+	// lightweight tunnel: the route's effect is unknown if it is not empty.
+	Other string `json:"other,omitempty"`
 	// Text is the route as `ip route` prints it.
 	Text string `json:"text"`
 }
@@ -157,7 +172,8 @@ type ConntrackState struct {
 	Entries []ConntrackEntry `json:"entries,omitempty"`
 }
 
-// ConntrackEntry is one tracked connection, in both directions.
+// ConntrackEntry is one tracked connection, in both directions. Of an ICMP one
+// the ports are the identifier.
 type ConntrackEntry struct {
 	Proto    string         `json:"proto"`
 	State    string         `json:"state,omitempty"` // TCP: SYN_SENT, ESTABLISHED …
@@ -175,6 +191,10 @@ type SocketState struct {
 	Proto string         `json:"proto"` // tcp | udp | sctp
 	Local netip.AddrPort `json:"local"` // unspecified address: any
 	State string         `json:"state"` // listen | bound | established
+	// Remote is the only sender that an established UDP socket takes from.
+	Remote netip.AddrPort `json:"remote,omitzero"`
+	// Device is the only one that the socket takes from (SO_BINDTODEVICE).
+	Device string `json:"device,omitempty"`
 	// Dual: an IPv6 socket that takes IPv4 too.
 	Dual bool `json:"dual,omitempty"`
 }
