@@ -1,0 +1,21 @@
+package traceview
+
+import (
+	"bytes"
+	"os"
+	"testing"
+)
+
+func TestDump(t *testing.T) {
+	dir := os.Getenv("DUMP")
+	if dir == "" {
+		t.Skip()
+	}
+	for n, tr := range fixtures() {
+		var b bytes.Buffer
+		if err := SVG(&b, tr, nil); err != nil {
+			t.Fatal(err)
+		}
+		os.WriteFile(dir+"/"+n+".svg", b.Bytes(), 0o644)
+	}
+}
