@@ -48,6 +48,16 @@ type Edit struct {
 	check func(*topology.Snapshot) error
 }
 
+// EditError says what is wrong with edits: that they cannot be read, or that the
+// cluster does not have what they name.
+type EditError struct{ Err error }
+
+// Error says it for each bad edit.
+func (e *EditError) Error() string { return "what-if " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *EditError) Unwrap() error { return e.Err }
+
 // String is the edit as it was written.
 func (e Edit) String() string { return e.text }
 
@@ -76,7 +86,8 @@ func (e Edit) Note() string { return e.note }
 //
 // Where the node is left out, or is "*", the edit changes every node. Rules are
 // in iptables' syntax; without -t they are in table filter. Every text that
-// cannot be read has its own error, which says at which column what was expected.
+// cannot be read has its own part in the [*EditError], which says at which column
+// what was expected.
 func ParseEdits(text []string) ([]Edit, error) {
 	var out []Edit
 	var errs []error
@@ -89,7 +100,7 @@ func ParseEdits(text []string) ([]Edit, error) {
 		out = append(out, e)
 	}
 	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, editForms)
+		return nil, &EditError{fmt.Errorf("%w\n%s", err, editForms)}
 	}
 	return out, nil
 }

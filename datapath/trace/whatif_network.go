@@ -17,12 +17,12 @@ import (
 // below is left as it is. The snapshot is what the cluster is made of; it too
 // is only read.
 //
-// An edit that names something that the cluster does not have is an error here;
+// An edit that names something that the cluster does not have is an [*EditError];
 // one that finds nothing to change in a namespace's state makes that state
 // unreadable, so that a prediction never passes over it in silence.
 func Edited(n Network, s *topology.Snapshot, edits []Edit) (Network, error) {
 	if s == nil {
-		return nil, errors.New("what-if: the cluster is not known")
+		return nil, &EditError{errors.New("the cluster is not known")}
 	}
 	v := &editedNetwork{below: n, cluster: s, edits: slices.Clone(edits), known: map[string]*editedState{}}
 	after, changed := copyObjects(s), false
@@ -30,7 +30,7 @@ func Edited(n Network, s *topology.Snapshot, edits []Edit) (Network, error) {
 	for i := range v.edits {
 		e := &v.edits[i]
 		if err := e.find(s); err != nil {
-			errs = append(errs, fmt.Errorf("what-if %q: %w", e.text, err))
+			errs = append(errs, fmt.Errorf("%q: %w", e.text, err))
 			continue
 		}
 		if e.objects == nil {
@@ -38,14 +38,14 @@ func Edited(n Network, s *topology.Snapshot, edits []Edit) (Network, error) {
 		}
 		changed = true
 		if err := e.objects(after); err != nil {
-			errs = append(errs, fmt.Errorf("what-if %q: %w", e.text, err))
+			errs = append(errs, fmt.Errorf("%q: %w", e.text, err))
 		}
 	}
 	if changed {
 		v.after = after
 	}
 	if err := errors.Join(errs...); err != nil {
-		return nil, err
+		return nil, &EditError{err}
 	}
 	return v, nil
 }

@@ -66,7 +66,8 @@ func TestEditsOfWhatIsNotThere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := trace.Edited(n, s, edits); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), c.text) {
+		_, err = trace.Edited(n, s, edits)
+		if e := new(trace.EditError); !errors.As(err, &e) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%q: error %v\nwant one with %q and the edit", c.text, err, c.want)
 		}
 	}
