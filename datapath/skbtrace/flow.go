@@ -1,0 +1,124 @@
+package skbtrace
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sizes of the programs' arrays (skbtrace.c).
+const (
+	maxFlows  = 16
+	bloomSize = 1024
+)
+
+// ErrTooManyFlows reports that a tracer can follow no more flows.
+var ErrTooManyFlows = errors.New("too many flows")
+
+// protocols are those that a Flow may name.
+var protocols = map[string]uint8{
+	"": 0, "icmp": unix.IPPROTO_ICMP, "tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP,
+}
+
+// encode gives the flow the form that the programs have it in, addresses and
+// ports as they are in packets.
+func (f Flow) encode() (skbtraceFlow, error) {
+	proto, ok := protocols[f.Proto]
+	if !ok {
+		return skbtraceFlow{}, fmt.Errorf("flow: unknown protocol %q", f.Proto)
+	}
+	src, err := encodeAddr(f.Src.Addr())
+	if err != nil {
+		return skbtraceFlow{}, err
+	}
+	dst, err := encodeAddr(f.Dst.Addr())
+	if err != nil {
+		return skbtraceFlow{}, err
+	}
+	return skbtraceFlow{
+		Src: src, Dst: dst,
+		Sport: networkOrder(f.Src.Port()), Dport: networkOrder(f.Dst.Port()),
+		IcmpId: networkOrder(f.ICMPID), Proto: proto,
+	}, nil
+}
+
+func encodeAddr(a netip.Addr) (uint32, error) {
+	if !a.IsValid() {
+		return 0, nil
+	}
+	if !a.Is4() {
+		return 0, fmt.Errorf("flow: address %s is not IPv4", a)
+	}
+	b := a.As4()
+	return binary.NativeEndian.Uint32(b[:]), nil
+}
+
+func networkOrder(port uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, port))
+}
+
+// filter is what packets are asked before anything else: how many of their two
+// addresses must be among the marked ones.
+type filter struct {
+	marked [bloomSize]uint8
+	needed uint32
+}
+
+func filterOf(flows []skbtraceFlow) filter {
+	f := filter{needed: 2}
+	for _, flow := range flows {
+		given := uint32(0)
+		for _, addr := range []uint32{flow.Src, flow.Dst} {
+			if addr != 0 {
+				f.marked[bloomIndex(addr)] = 1
+				given++
+			}
+		}
+		f.needed = min(f.needed, given)
+	}
+	return f
+}
+
+// bloomIndex is bloom_index of skbtrace.c: Fibonacci hashing (Knuth, The Art of
+// Computer Programming, vol. 3, 6.4).
+func bloomIndex(addr uint32) uint32 { return addr * 0x9E3779B1 >> 22 }
+
+// AddFlow makes more packets wanted, from now on. A flow that is wanted already
+// is no error; ErrTooManyFlows if there is no room.
+func (t *Tracer) AddFlow(f Flow) error {
+	encoded, err := f.encode()
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if slices.Contains(t.flows, encoded) {
+		return nil
+	}
+	if len(t.flows) == maxFlows {
+		return fmt.Errorf("follow %v: %w: %d", f, ErrTooManyFlows, maxFlows)
+	}
+	t.flows = append(t.flows, encoded)
+	return t.writeFlows()
+}
+
+// writeFlows hands the flows to the programs. They go first and their number
+// last, so that a program that runs meanwhile sees no half of a flow.
+func (t *Tracer) writeFlows() error {
+	var all [maxFlows]skbtraceFlow
+	copy(all[:], t.flows)
+	f := filterOf(t.flows)
+	if err := errors.Join(
+		t.programs.Flows.Set(&all),
+		t.programs.Bloom.Set(&f.marked),
+		t.programs.AddressesNeeded.Set(f.needed),
+		t.programs.FlowCount.Set(uint32(len(t.flows))),
+	); err != nil {
+		return fmt.Errorf("set the flows to follow: %w", err)
+	}
+	return nil
+}
