@@ -81,7 +81,9 @@ func (h *Host) saveLegacy(ctx context.Context, o CollectOptions) (string, error)
 	if err != nil || after != before { // which of the two was saved is not known
 		return save, err
 	}
-	return save, keep(o.RuleCache, before+"\n"+save)
+	// Rules that cannot be kept are read again the next time.
+	_ = keep(o.RuleCache, before+"\n"+save)
+	return save, nil
 }
 
 // keep replaces a file as a whole, as others may be reading it.

@@ -47,6 +47,13 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return out, err
 }
 
+// Tunnel asks for a node's user-space tunnel. One that is not there is not running.
+func (c *Client) Tunnel(ctx context.Context, node string) (Tunnel, error) {
+	var out Tunnel
+	err := c.call(ctx, http.MethodGet, "/tunnels/"+node, nil, &out)
+	return out, err
+}
+
 // Wait returns when every BGP speaker has all its sessions and routes, or ctx ends.
 func (c *Client) Wait(ctx context.Context) (Status, error) {
 	var out Status

@@ -61,7 +61,9 @@ type Status struct {
 	Speakers  map[string]SpeakerState `json:"speakers,omitempty"`
 	Listeners int                     `json:"listeners"`
 	Relays    int                     `json:"relays"`
-	RSSBytes  int64                   `json:"rssBytes"`
+	// Relayed are the fabric's ports whose relays are carrying frames.
+	Relayed  []string `json:"relayed,omitempty"`
+	RSSBytes int64    `json:"rssBytes"`
 	// Errors are what went wrong since the last Set, in the daemon's own words.
 	Errors []string `json:"errors,omitempty"`
 }
@@ -71,6 +73,15 @@ type TunnelStatus struct {
 	Node   string `json:"node"`
 	Device string `json:"device"`
 	Stats  any    `json:"stats"`
+}
+
+// Tunnel is one node's user-space tunnel with what it runs on.
+type Tunnel struct {
+	Node string `json:"node"`
+	// Running: it is open and carries packets.
+	Running bool                 `json:"running"`
+	UDP     *datapath.UDPTunnel  `json:"udp,omitempty"`
+	IPIP    *datapath.IPIPTunnel `json:"ipip,omitempty"`
 }
 
 // SpeakerState sums up one node's BGP speaker.

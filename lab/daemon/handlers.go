@@ -8,12 +8,15 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"slipway/internal/ordered"
 )
 
 func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /desired", s.putDesired)
 	mux.HandleFunc("GET /status", s.getStatus)
+	mux.HandleFunc("GET /tunnels/{node}", s.getTunnel)
 	mux.HandleFunc("GET /converged", s.getConverged)
 	mux.HandleFunc("POST /shutdown", s.postShutdown)
 	return mux
@@ -36,6 +39,17 @@ func (s *server) putDesired(w http.ResponseWriter, r *http.Request) {
 
 func (s *server) getStatus(w http.ResponseWriter, _ *http.Request) { answer(w, s.status()) }
 
+// getTunnel answers for one node, as all nodes' leases together are many.
+func (s *server) getTunnel(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := Tunnel{Node: r.PathValue("node")}
+	if u := s.tunnels.have[out.Node]; u != nil {
+		out.Running, out.UDP, out.IPIP = !u.ended(), u.cfg.udp, u.cfg.ipip
+	}
+	answer(w, out)
+}
+
 // getConverged answers when every speaker is synced, or when the client gives up.
 func (s *server) getConverged(w http.ResponseWriter, r *http.Request) {
 	if err := s.waitSpeakers(r.Context()); err != nil {
@@ -54,6 +68,11 @@ func (s *server) status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Status{PID: os.Getpid(), Since: s.since, Listeners: s.echo.Len(), Relays: len(s.relays.have), RSSBytes: rss(), Errors: s.errs.all()}
+	for _, port := range ordered.Keys(s.relays.have) {
+		if !s.relays.have[port].ended() {
+			st.Relayed = append(st.Relayed, port)
+		}
+	}
 	st.Tunnels = s.running.tunnelStatus()
 	st.Speakers = s.running.speakerStates()
 	return st

@@ -1,0 +1,76 @@
+package netview
+
+import (
+	"errors"
+	"strings"
+	"sync"
+
+	"slipway/datapath"
+	"slipway/internal/netns"
+	"slipway/internal/nl"
+	"slipway/lab"
+)
+
+// space is a namespace that somebody asked for.
+type space struct {
+	opening sync.Once
+	ns      *netns.NS
+	h       *nl.Handle
+	openErr error
+
+	mu    sync.Mutex // of what follows
+	read  bool
+	state *datapath.NetState
+	err   error
+}
+
+// space opens a namespace, once.
+func (v *View) space(namespace string) (*space, error) {
+	v.mu.Lock()
+	s := v.spaces[namespace]
+	if s == nil {
+		s = &space{}
+		v.spaces[namespace] = s
+	}
+	v.mu.Unlock()
+	s.opening.Do(func() {
+		if s.ns, s.openErr = netns.Open(namespace); s.openErr != nil {
+			return
+		}
+		if s.h, s.openErr = nl.At(s.ns); s.openErr != nil {
+			s.openErr = errors.Join(s.openErr, s.ns.Close())
+		}
+	})
+	return s, s.openErr
+}
+
+// once reads the namespace's state unless that was done already.
+func (s *space) once(read func() (*datapath.NetState, error)) (*datapath.NetState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.read {
+		s.state, s.err = read()
+		s.read = true
+	}
+	return s.state, s.err
+}
+
+// known is the state as far as it was asked for: nil if it was not.
+func (s *space) known() (*datapath.NetState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state, errors.Join(s.openErr, s.err)
+}
+
+func (s *space) close() error {
+	if s.ns == nil || s.openErr != nil {
+		return nil
+	}
+	s.h.Close()
+	return s.ns.Close()
+}
+
+// fileName is a namespace's name in the lab's directory.
+func fileName(labName, namespace string) string {
+	return strings.TrimPrefix(namespace, lab.NSOfMachine(labName, ""))
+}

@@ -1,0 +1,106 @@
+package netview
+
+import (
+	"fmt"
+	"slices"
+
+	"slipway/datapath"
+	"slipway/datapath/bpf"
+	"slipway/datapath/trace"
+	"slipway/internal/netns"
+	"slipway/lab"
+	"slipway/topology"
+)
+
+// addTunnels fills in the tunnels that a node has in the lab's mode, and whether
+// they work.
+func (v *View) addTunnels(ns *netns.NS, place trace.Place, st *datapath.NetState) error {
+	isNode := slices.ContainsFunc(v.st.Snapshot.Nodes, func(n topology.NodeState) bool { return n.Name == place.Label && n.InDatapath() })
+	if place.Pod || !isNode {
+		return nil
+	}
+	udp, ipip, err := lab.PlannedTunnels(v.st, place.Label)
+	if err != nil {
+		return err
+	}
+	if udp != nil {
+		st.UDPTunnel = v.udpTunnel(place.Label, *udp, st)
+	}
+	if ipip != nil {
+		st.IPIP = v.ipipTunnel(ns, place.Label, *ipip, st)
+	}
+	return nil
+}
+
+// udpTunnel says what the daemon serves a TUN with; if it serves none, what it
+// should, and why it does not.
+func (v *View) udpTunnel(node string, planned datapath.UDPTunnel, st *datapath.NetState) *datapath.UDPTunnelState {
+	out := &datapath.UDPTunnelState{UDPTunnel: planned}
+	running, err := v.daemon.tunnel(node)
+	if running.UDP != nil {
+		out.UDPTunnel = *running.UDP
+	}
+	switch d := st.Device(out.Device); {
+	case err != nil:
+		out.Problem = err.Error()
+	case !running.Running || running.UDP == nil:
+		out.Problem = "slipwayd does not serve " + out.Device
+	case d == nil:
+		out.Problem = "there is no " + out.Device
+	case d.Up && !d.Carrier: // a TUN has its carrier from the process that opened it
+		out.Problem = "no process has " + out.Device + " open"
+	default:
+		out.Running = true
+	}
+	return out
+}
+
+func (v *View) ipipTunnel(ns *netns.NS, node string, planned datapath.IPIPTunnel, st *datapath.NetState) *datapath.IPIPState {
+	out := &datapath.IPIPState{IPIPTunnel: planned}
+	if st.Device(planned.Device) == nil {
+		out.Problem = "there is no " + planned.Device
+		return out
+	}
+	switch planned.Implementation {
+	case topology.IPIPKernel:
+		out.Problem = kernelIPIP(planned, st)
+	case topology.IPIPUserspace:
+		out.Problem = v.relayedIPIP(node, planned)
+	default:
+		out.Problem = attachedIPIP(ns, planned)
+	}
+	out.Attached = out.Problem == ""
+	return out
+}
+
+func kernelIPIP(t datapath.IPIPTunnel, st *datapath.NetState) string {
+	if kind := st.Device(t.Device).Kind; kind != "ipip" {
+		return fmt.Sprintf("%s is a %s device, not an ipip one", t.Device, kind)
+	}
+	return ""
+}
+
+func (v *View) relayedIPIP(node string, t datapath.IPIPTunnel) string {
+	running, err := v.daemon.tunnel(node)
+	switch {
+	case err != nil:
+		return err.Error()
+	case !running.Running || running.IPIP == nil:
+		return "slipwayd does not serve " + t.Device
+	}
+	return ""
+}
+
+func attachedIPIP(ns *netns.NS, t datapath.IPIPTunnel) string {
+	ok, err := bpf.IPIPAttached(ns, t)
+	if err != nil {
+		return err.Error()
+	}
+	if ok {
+		return ""
+	}
+	if left, err := bpf.IPIPLeft(ns, t); err == nil && left {
+		return fmt.Sprintf("the BPF programs of %s and %s are not both there, or were loaded for another configuration", t.Device, t.Underlay)
+	}
+	return fmt.Sprintf("%s and %s have no BPF programs", t.Device, t.Underlay)
+}
