@@ -1,0 +1,181 @@
+package trace
+
+import (
+	"fmt"
+	"strings"
+
+	"slipway/datapath/netfilter"
+)
+
+// hookPoint is where a packet is shown to netfilter.
+type hookPoint struct {
+	stage   Stage
+	in, out string
+	physOut string // bridge port, for a packet that stays in the bridge
+	rt      *route // where it goes, in output, forward and postrouting
+}
+
+// device is the one that hops name: the input device where there is one.
+func (a hookPoint) device() string {
+	if a.stage == Output || a.stage == Postrouting {
+		return a.out
+	}
+	return a.in
+}
+
+// passage collects what happens to a packet in one hook.
+type passage struct {
+	w   *walk
+	pl  *place
+	s   *skb
+	at  hookPoint
+	hop Hop
+	nat *netfilter.NAT
+	// changed: an address or port was rewritten.
+	changed bool
+}
+
+// hook takes a packet through the tables of a netfilter hook and records the
+// hop. It returns how the packet ended; nil if it goes on.
+func (w *walk) hook(pl *place, s *skb, at hookPoint) *end {
+	if pl.err != nil {
+		e := w.lost(pl, s, at.stage, at.device())
+		return &e
+	}
+	v := &passage{w: w, pl: pl, s: s, at: at, hop: Hop{Stage: at.stage, Device: at.device()}}
+	tracks := at.stage == Prerouting || at.stage == Output
+	before := s.p
+	for _, table := range netfilter.Order(string(at.stage)) {
+		// Connection tracking comes after raw, before all other tables.
+		if tracks && table != "raw" {
+			if flt := w.track(pl, s); flt != nil {
+				return v.stop(flt)
+			}
+			tracks = false
+		}
+		if e := v.table(table); e != nil {
+			return e
+		}
+	}
+	if s.ct != nil && (at.stage == Postrouting || at.stage == Input) {
+		s.ct.confirmed = true // nf_confirm, the last of these hooks
+	}
+	v.hop.Conntrack = s.describe()
+	v.hop.Action = v.action(before.Mark)
+	v.hop.Reason = v.explain(before)
+	w.hop(pl, s, v.hop)
+	return nil
+}
+
+// table takes the packet through one table; table nat only where a connection
+// has its translation still to be decided.
+func (v *passage) table(table string) *end {
+	source := manip(v.at.stage)
+	if table == "nat" {
+		if v.s.ct == nil || v.s.ctState == "INVALID" || v.s.ctState == "UNTRACKED" {
+			return nil
+		}
+		if v.s.ct.settled(source) || v.s.ctState == "RELATED" {
+			v.changed = v.s.translate(source)
+			return nil
+		}
+	}
+	if _, ok := v.pl.st.RuleSave[table]; ok {
+		if v.pl.rulesErr != nil {
+			return v.stop(unknownFault(table, "", "the rules cannot be read: %v", v.pl.rulesErr))
+		}
+		if e := v.eval(table); e != nil {
+			return e
+		}
+	}
+	if table == "nat" {
+		v.s.ct.settle(source)
+		v.changed = v.s.translate(source)
+	}
+	return nil
+}
+
+// eval asks the rules of a table, and takes one of their outcomes.
+func (v *passage) eval(table string) *end {
+	outcomes := v.w.eval(v.pl, v.query(table))
+	o := outcomes[0]
+	if len(outcomes) > 1 {
+		weights := make([]float64, len(outcomes))
+		for i := range outcomes {
+			weights[i] = outcomes[i].Probability
+		}
+		o = outcomes[v.w.choose(weights)]
+	}
+	v.remember(o)
+	switch o.Verdict {
+	case netfilter.Accept:
+	case netfilter.Drop:
+		return v.stop(dropFault(table, v.hop.Rule))
+	case netfilter.Reject:
+		return v.reject(table, o)
+	default:
+		return v.stop(unknownFault(table, o.Unknown, "the rule %q cannot be evaluated: %s", o.Unknown, o.Why))
+	}
+	v.s.p.Mark, v.s.p.TTL = o.Packet.Mark, o.Packet.TTL
+	if o.NoTrack {
+		v.s.ctState = "UNTRACKED"
+	}
+	if v.s.ct == nil {
+		return nil
+	}
+	v.s.ct.mark = o.CTMark
+	if o.NAT != nil {
+		v.nat = o.NAT
+		if flt := v.w.translation(v.pl, v.s, v.at, *o.NAT); flt != nil {
+			return v.stop(flt)
+		}
+	}
+	return nil
+}
+
+// remember notes what the packet matched; the rule that is named is the one
+// that did something.
+func (v *passage) remember(o netfilter.Outcome) {
+	for _, h := range o.Hits {
+		v.hop.Rules = append(v.hop.Rules, Hit(h))
+		if v.hop.Table == "" && strings.HasPrefix(h.Effect, "mark") {
+			v.hop.Rule, v.hop.Table = h.Rule, h.Table
+		}
+	}
+	d := o.Deciding
+	if d != nil && (d.Number > 0 || o.Verdict != netfilter.Accept || v.hop.Rule == "") {
+		v.hop.Rule, v.hop.Table = d.Rule, d.Table
+	}
+	for _, n := range o.Notes {
+		v.w.notes[v.pl.label()+": "+n] = true
+	}
+}
+
+func (v *passage) query(table string) netfilter.Query {
+	q := netfilter.Query{
+		Hook: string(v.at.stage), Table: table, Packet: v.s.p, In: v.at.in, Out: v.at.out,
+		State: v.s.ctState, Reply: v.s.ctReply, AddrType: v.pl.addrType, PhysOut: v.at.physOut,
+	}
+	if b := v.s.bridged; b != nil {
+		q.Bridged, q.PhysIn = true, b.in
+	}
+	if c := v.s.ct; c != nil {
+		q.DNATed, q.SNATed, q.Assured, q.Confirmed, q.CTMark = c.dnat, c.snat, c.assured, c.confirmed, c.mark
+		q.OrigSrc, q.OrigDst, q.ReplySrc, q.ReplyDst = c.orig.src, c.orig.dst, c.reply.src, c.reply.dst
+	}
+	return q
+}
+
+func dropFault(table, rule string) *fault {
+	text := fmt.Sprintf("the rule %q of table %s drops the packet", rule, table)
+	if policy, ok := strings.CutPrefix(rule, "policy "); ok {
+		text = fmt.Sprintf("no rule of table %s accepts the packet, and the chain's policy is %s", table, policy)
+	}
+	return &fault{reason: ReasonRuleDrop, table: table, rule: rule, text: text, hint: "iptables -t " + table + " -L -v -n --line-numbers"}
+}
+
+func (v *passage) stop(flt *fault) *end {
+	v.hop.Conntrack = v.s.describe()
+	e := v.w.stop(v.pl, v.s, v.hop, flt)
+	return &e
+}

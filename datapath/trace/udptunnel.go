@@ -1,0 +1,110 @@
+package trace
+
+import (
+	"fmt"
+
+	"slipway/datapath"
+)
+
+// udpOverhead is what flannel's UDP backend adds to a packet: IPv4 and UDP.
+const udpOverhead = 20 + 8
+
+// unreachableTTL is the TTL of the tunnel's own ICMP errors (flannel
+// pkg/backend/udp/proxy_amd64.c, send_net_unreachable).
+const unreachableTTL = 8
+
+func servesUDPTunnel(pl *place, dev *datapath.Device) bool {
+	return pl.st.UDPTunnel != nil && pl.st.UDPTunnel.Device == dev.Name
+}
+
+// servedUDP reports whether the tunnel's process has the packet's port open.
+func servedUDP(pl *place, p datapath.Packet) bool {
+	t := pl.st.UDPTunnel
+	return t != nil && t.Running && t.Local.Port() == p.DPort && (unspecified(t.Local.Addr()) || t.Local.Addr() == p.Dst)
+}
+
+// udpTransmit is flannel's UDP backend at the sending node: a process reads the
+// packet from the TUN, finds its lease and sends it in a datagram
+// (datapath/udptun, route).
+func (w *walk) udpTransmit(pl *place, dev *datapath.Device, s *skb) end {
+	t := pl.st.UDPTunnel
+	at := Hop{Stage: Userspace, Device: dev.Name}
+	if !t.Running {
+		return w.stop(pl, s, Hop{Stage: Egress, Device: dev.Name}, &fault{
+			reason: ReasonTunnelDown, table: "tunnel", rule: dev.Name,
+			text: fmt.Sprintf("no process reads %s%s", dev.Name, because(t.Problem)),
+			hint: "start the process that serves the tunnel on " + pl.label(),
+		})
+	}
+	lease := leaseOf(t, s)
+	if lease == nil {
+		return w.noLease(pl, dev, s, at)
+	}
+	if flt := spendTTL(s); flt != nil {
+		return w.stop(pl, s, at, flt)
+	}
+	s.forget()
+	s.p.Mark = 0
+	outer := &skb{inner: s, tunnel: "udp", p: datapath.Packet{
+		Src: t.Local.Addr(), SPort: t.Local.Port(), Dst: lease.Remote.Addr(), DPort: lease.Remote.Port(),
+		Proto: "udp", TTL: pl.sysctlTTL(), Length: s.p.Length + udpOverhead,
+	}}
+	at.Reason = fmt.Sprintf("the process behind %s finds %s in the lease %s of %s and sends the packet there by UDP", dev.Name, s.p.Dst, lease.Subnet, lease.Remote)
+	return w.sendOuter(pl, outer, "", at)
+}
+
+// leaseOf finds the lease of a packet's destination by longest prefix.
+func leaseOf(t *datapath.UDPTunnelState, s *skb) *datapath.TunnelLease {
+	var best *datapath.TunnelLease
+	for i := range t.Leases {
+		l := &t.Leases[i]
+		if prefixHolds(l.Subnet, s.p.Dst) && (best == nil || l.Subnet.Bits() > best.Subnet.Bits()) {
+			best = l
+		}
+	}
+	return best
+}
+
+// noLease ends a packet that no lease covers. The process answers in the name
+// of the destination, about everything but ICMP.
+func (w *walk) noLease(pl *place, dev *datapath.Device, s *skb, at Hop) end {
+	f := &fault{
+		reason: ReasonNoLease, table: "tunnel", rule: dev.Name,
+		text: fmt.Sprintf("no lease holds %s: no node is known to have it", s.p.Dst),
+		hint: "is the node that has the subnet registered?",
+	}
+	e := w.stop(pl, s, at, f)
+	if s.p.ICMP != nil {
+		return e
+	}
+	quoted := s.p
+	e.verdict = Rejected
+	e.answer = &answer{from: pl, by: dev.Name, s: &skb{p: datapath.Packet{
+		Src: s.p.Dst, Dst: s.p.Src, Proto: "icmp", TTL: unreachableTTL, Length: 28 + 28,
+		ICMP: &datapath.ICMPInfo{Type: icmpUnreachable, Code: codeNetUnreachable, Quoted: &quoted},
+	}}}
+	return e
+}
+
+// spendTTL takes one off the TTL, as each pass through the tunnel does.
+func spendTTL(s *skb) *fault {
+	if s.p.TTL <= 1 {
+		return &fault{reason: ReasonTTL, table: "ttl", rule: fmt.Sprintf("ttl %d", s.p.TTL), text: "the packet's time to live is used up in the UDP tunnel, which tells nobody"}
+	}
+	s.p.TTL--
+	return nil
+}
+
+// udpReceive is the other end: the process takes the packet out of the datagram
+// and writes it to its TUN.
+func (w *walk) udpReceive(pl *place, _ *datapath.Device, outer *skb) end {
+	device, s := pl.st.UDPTunnel.Device, outer.inner
+	at := Hop{Stage: Userspace, Device: device}
+	if flt := spendTTL(s); flt != nil {
+		return w.stop(pl, s, at, flt)
+	}
+	s.smac, s.dmac = "", ""
+	at.Action, at.Reason = DecapAction, fmt.Sprintf("the process behind %s unwraps the packet and writes it to %s", device, device)
+	w.hop(pl, s, at)
+	return w.receive(pl, device, s)
+}
