@@ -123,10 +123,16 @@ func (m *matcher) steps(hops []Hop, observed bool) []step {
 	for i, h := range hops {
 		out[i] = step{
 			key:      hopKey{h.Namespace, h.Device, h.Stage},
-			required: slices.Contains(m.seen.Observes, h.Stage) && (observed || !h.Hidden),
+			required: slices.Contains(m.seen.Observes, h.Stage) && (observed || !h.Hidden) && !h.refused(),
 		}
 	}
 	return out
+}
+
+// refused reports whether a packet ended at the socket that it was for: the
+// event is one of its end, which the verdicts are compared by.
+func (h *Hop) refused() bool {
+	return h.Stage == Deliver && (h.Action == Drop || h.Action == Reject)
 }
 
 // parts reports a hop that one side lacks, if that is a contradiction. It looks

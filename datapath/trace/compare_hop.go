@@ -7,7 +7,8 @@ import (
 	"slipway/datapath"
 )
 
-// hop compares two hops at one point of the way. A difference is told where it
+// hop compares two hops at one point of the way. Actions need no comparison of
+// their own: address changes show in the packets, and ends in the verdict. A difference is told where it
 // begins: same remembers, for each thing compared, what was told last.
 func (m *matcher) hop(p, o *Hop, at Disagreement, same map[string]string) {
 	for _, f := range m.fields(p, o, at.Reply) {
@@ -20,19 +21,7 @@ func (m *matcher) hop(p, o *Hop, at Disagreement, same map[string]string) {
 		}
 		same[f.name] = told
 	}
-	if a, b := p.Action.end(), o.Action.end(); a != b && p.Action != UnknownAction && o.Action != UnknownAction {
-		m.add(at.Reply, at.Predicted, at.Observed, "verdict", "at %s the prediction is %s, the packet was to %s", p.At(), p.Action, o.Action)
-	}
 	m.rule(p, o, at)
-}
-
-// end says whether an action ends a packet's way. Address changes need no
-// comparison of their own: the packets show them.
-func (a Action) end() Action {
-	if a == Drop || a == Reject {
-		return a
-	}
-	return Pass
 }
 
 // field is one thing to compare, as text.
