@@ -19,9 +19,9 @@ const (
 // answer is what a match says of a packet.
 type answer struct {
 	is       truth
-	chance   float64  // of maybe
-	why      string   // of unknown
-	note     string   // an assumption
+	chance   float64      // of maybe
+	why      string       // of unknown
+	note     string       // an assumption
 	remember []Remembered // entries that xt_recent makes
 }
 

@@ -91,7 +91,13 @@ func conntrackMatch(o *options) match {
 		if !known {
 			o.fail("protocol %q is not known", s)
 		}
-		tests = append(tests, func(w *way) answer { return is((w.view.proto == n) != not) })
+		tests = append(tests, func(w *way) answer {
+			p, ok := w.connProto()
+			if !ok {
+				return dontKnow("what the ICMP error is about is not known")
+			}
+			return is((p == n) != not)
+		})
 	}
 	if s, not, ok := o.negatable("--ctstatus"); ok {
 		tests = append(tests, o.ctstatus(s, not))
@@ -121,15 +127,33 @@ func conntrackMatch(o *options) match {
 	}
 }
 
+// connProto is the connection's protocol: an ICMP error's is that of the packet
+// which it is about.
+func (w *way) connProto() (uint8, bool) {
+	m := w.view.icmp
+	switch {
+	case w.view.proto != protoICMP || !m.IsError():
+		return w.view.proto, true
+	case m.Quoted == nil:
+		return 0, false
+	}
+	return protocolNumber(m.Quoted.Proto)
+}
+
 // ctstatus asks conntrack's status bits.
 func (o *options) ctstatus(s string, not bool) match {
 	want := o.states(s, []string{"NONE", "EXPECTED", "SEEN_REPLY", "ASSURED", "CONFIRMED"})
 	return func(w *way) answer {
 		q := w.e.q
-		seen := q.Reply || q.State == "ESTABLISHED"
-		ok := seen && slices.Contains(want, "SEEN_REPLY") || q.Assured && slices.Contains(want, "ASSURED") ||
-			(q.Confirmed || seen) && slices.Contains(want, "CONFIRMED") || q.State == "RELATED" && slices.Contains(want, "EXPECTED")
-		return is(ok != not)
+		related := q.State == "RELATED"
+		aboutOther := related && w.view.icmp.IsError() // an error is judged by the connection that it is about
+		has := map[string]bool{
+			"SEEN_REPLY": q.SeenReply || q.State == "ESTABLISHED",
+			"ASSURED":    q.Assured,
+			"CONFIRMED":  q.Confirmed || aboutOther || q.State == "ESTABLISHED",
+			"EXPECTED":   related && !aboutOther,
+		}
+		return is(slices.ContainsFunc(want, func(s string) bool { return has[s] }) != not)
 	}
 }
 

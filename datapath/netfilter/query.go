@@ -35,9 +35,10 @@ type Query struct {
 	// (--ctstate DNAT, SNAT; IPS_DST_NAT, IPS_SRC_NAT). After a verdict of table
 	// nat that translates, they must be set for what follows.
 	DNATed, SNATed bool
-	// Assured and Confirmed are conntrack's status bits. A connection is
-	// confirmed when its first packet has left the last hook.
-	Assured, Confirmed bool
+	// SeenReply, Assured and Confirmed are conntrack's status bits. A connection
+	// is confirmed when its first packet has left the last hook. Where State is
+	// ESTABLISHED, SeenReply and Confirmed go without saying.
+	SeenReply, Assured, Confirmed bool
 	// OrigSrc to ReplyDst are the connection's tuples, ports zero where the
 	// protocol has none.
 	OrigSrc, OrigDst, ReplySrc, ReplyDst netip.AddrPort

@@ -1,0 +1,353 @@
+package netfilter
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"slipway/datapath"
+	"slipway/internal/netns"
+	"slipway/internal/nl"
+	"slipway/internal/run"
+	"slipway/internal/testnet"
+)
+
+// rig is a router between two wires. What comes in by one leaves by the other.
+//
+//	left ── eth0 10.1.0.1/16 node 10.2.0.1/16 eth1 ── right
+//
+// Sources have no route in the main table, so that answers of the node itself
+// (RST, ICMP errors) never come to be and move no counter: only what a test sends
+// meets a rule. Packets between the wires are routed by the device they came by.
+type rig struct {
+	t    *testing.T
+	node *netns.NS
+	h    *nl.Handle
+	wire map[string]*wire // by the node's device
+	raw  int              // socket for what the node itself sends
+	dir  string
+}
+
+// wire is the far end of one of the node's devices.
+type wire struct {
+	fd   int
+	addr unix.SockaddrLinklayer
+}
+
+var (
+	leftGateway  = netip.MustParseAddr("10.1.0.2")
+	rightGateway = netip.MustParseAddr("10.2.0.2")
+)
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	testnet.Need(t, testnet.Root, testnet.IPTables)
+	r := &rig{t: t, node: testnet.NewNS(t), wire: map[string]*wire{}, dir: t.TempDir()}
+	r.h = testnet.Handle(t, r.node)
+	r.sysctl("net/ipv4/ip_forward", "1")
+	r.sysctl("net/ipv4/conf/all/rp_filter", "0")
+	r.sysctl("net/ipv4/conf/default/rp_filter", "0")
+	r.sysctl("net/netfilter/nf_conntrack_tcp_loose", "0") // a SYN begins a connection, nothing else
+	for i, dev := range []string{"eth0", "eth1"} {
+		far := testnet.NewNS(t)
+		testnet.Wire(t, r.node, dev, fmt.Sprintf("10.%d.0.1/16", i+1), far, "far", "")
+		r.wire[dev] = r.tap(far, dev)
+	}
+	r.route("eth0", 101, "eth1", rightGateway)
+	r.route("eth1", 102, "eth0", leftGateway)
+	err := r.node.Do(func() (err error) {
+		if r.raw, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW); err != nil {
+			return err
+		}
+		return unix.SetsockoptInt(r.raw, unix.IPPROTO_IP, unix.IP_TOS, ownTOS)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(r.raw) })
+	// only what is forwarded may come to a source, and nobody asks for MACs
+	for i, dev := range []string{"eth0", "eth1"} {
+		own := netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/16", i+1))
+		if err := r.h.RouteDel(&netlink.Route{Dst: ipNet(own), Scope: netlink.SCOPE_LINK, LinkIndex: r.link(dev).Attrs().Index}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dst := range []string{"10.2.0.0/16", "10.96.0.0/16"} {
+		route := &netlink.Route{Table: ownTable, Dst: ipNet(netip.MustParsePrefix(dst)), Gw: rightGateway.AsSlice(), LinkIndex: r.link("eth1").Attrs().Index, Flags: int(netlink.FLAG_ONLINK)}
+		if err := r.h.RouteAdd(route); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rule := netlink.NewRule()
+	rule.Tos, rule.Table, rule.Priority = ownTOS, ownTable, ownTable
+	if err := r.h.RuleAdd(rule); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// What a test lets the node send is told from the node's own answers by its type
+// of service, and is the only thing that table is for.
+const (
+	ownTable = 103
+	ownTOS   = 0x10
+)
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
+}
+
+func (r *rig) sysctl(key, value string) {
+	r.t.Helper()
+	if err := r.node.Do(func() error { return os.WriteFile("/proc/sys/"+key, []byte(value), 0) }); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) link(name string) netlink.Link {
+	r.t.Helper()
+	l, err := r.h.LinkByName(name)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return l
+}
+
+// route sends what comes by one device out of the other.
+func (r *rig) route(in string, table int, out string, via netip.Addr) {
+	r.t.Helper()
+	l := r.link(out).Attrs()
+	neigh := &netlink.Neigh{LinkIndex: l.Index, IP: via.AsSlice(), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}, State: netlink.NUD_PERMANENT}
+	if err := r.h.NeighSet(neigh); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.h.RouteAdd(&netlink.Route{Table: table, LinkIndex: l.Index, Gw: via.AsSlice(), Dst: ipNet(netip.MustParsePrefix("0.0.0.0/0"))}); err != nil {
+		r.t.Fatal(err)
+	}
+	rule := netlink.NewRule()
+	rule.IifName, rule.Table, rule.Priority = in, table, table
+	if err := r.h.RuleAdd(rule); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// tap opens the far end of a device for raw frames.
+func (r *rig) tap(far *netns.NS, dev string) *wire {
+	r.t.Helper()
+	l, err := testnet.Handle(r.t, far).LinkByName("far")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	w := &wire{addr: unix.SockaddrLinklayer{Protocol: 0x0008, Ifindex: l.Attrs().Index, Halen: 6}} // ETH_P_IP, big-endian
+	copy(w.addr.Addr[:], r.link(dev).Attrs().HardwareAddr)
+	err = far.Do(func() (err error) {
+		w.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0x0008)
+		if err != nil {
+			return err
+		}
+		// room for a whole batch
+		if err := unix.SetsockoptInt(w.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20); err != nil {
+			return err
+		}
+		return unix.Bind(w.fd, &unix.SockaddrLinklayer{Protocol: 0x0008, Ifindex: l.Attrs().Index})
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = unix.Close(w.fd) })
+	return w
+}
+
+// send puts a packet on a device's wire, or with dev "" sends it from the node
+// itself, with the mark.
+func (r *rig) send(dev string, p probe) {
+	r.t.Helper()
+	b := p.bytes()
+	var err error
+	if dev == "" {
+		b[1] = ownTOS // the kernel writes the checksum
+	}
+	if dev != "" {
+		w := r.wire[dev]
+		err = unix.Sendto(w.fd, b, 0, &w.addr)
+	} else if err = unix.SetsockoptInt(r.raw, unix.SOL_SOCKET, unix.SO_MARK, int(p.Mark)); err == nil {
+		err = unix.Sendto(r.raw, b, 0, &unix.SockaddrInet4{Addr: p.Dst.As4()})
+	}
+	// a packet that a rule drops on its way out is EPERM
+	if err != nil && (dev != "" || err != unix.EPERM) { //nolint:errorlint // an errno
+		r.t.Fatalf("send %v from %q: %v", p.Packet, dev, err)
+	}
+}
+
+// seen is a packet as it left the node.
+type seen struct {
+	dev          string
+	src, dst     netip.Addr
+	sport, dport uint16
+	ttl          uint8
+	length       int
+}
+
+// receive reads what has left the node until n packets are there or nothing more
+// comes; by IP identification.
+func (r *rig) receive(into map[uint16]seen, n int) {
+	r.t.Helper()
+	const patience = 2 * time.Second
+	for end := time.Now().Add(patience); ; {
+		polls := []unix.PollFd{{Fd: int32(r.wire["eth0"].fd), Events: unix.POLLIN}, {Fd: int32(r.wire["eth1"].fd), Events: unix.POLLIN}}
+		wait := 0
+		if len(into) < n {
+			wait = 20
+		}
+		if _, err := unix.Poll(polls, wait); err != nil && err != unix.EINTR { //nolint:errorlint // an errno
+			r.t.Fatal(err)
+		}
+		quiet := true
+		for i, dev := range []string{"eth0", "eth1"} {
+			if polls[i].Revents&unix.POLLIN != 0 {
+				r.read(dev, into)
+				quiet = false
+			}
+		}
+		if quiet && (len(into) >= n || time.Now().After(end)) {
+			return
+		}
+	}
+}
+
+func (r *rig) read(dev string, into map[uint16]seen) {
+	r.t.Helper()
+	var buf [2048]byte
+	n, _, err := unix.Recvfrom(r.wire[dev].fd, buf[:], unix.MSG_DONTWAIT)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	b := buf[:n]
+	if n < 20 || b[0] != 0x45 {
+		return
+	}
+	s := seen{dev: dev, src: netip.AddrFrom4([4]byte(b[12:16])), dst: netip.AddrFrom4([4]byte(b[16:20])), ttl: b[8], length: int(binary.BigEndian.Uint16(b[2:]))}
+	switch {
+	case (b[9] == protoTCP || b[9] == protoUDP) && n >= 24:
+		s.sport, s.dport = binary.BigEndian.Uint16(b[20:]), binary.BigEndian.Uint16(b[22:])
+	}
+	into[binary.BigEndian.Uint16(b[4:])] = s
+}
+
+func (r *rig) iptables(stdin string, name string, args ...string) string {
+	r.t.Helper()
+	env := append(os.Environ(), "XTABLES_LOCKFILE="+filepath.Join(r.dir, "lock"))
+	out, err := run.Cmd{NS: r.node, Name: name, Args: args, Env: env, Stdin: bytes.NewReader([]byte(stdin))}.Output(r.t.Context())
+	if err != nil {
+		r.t.Fatalf("%v\n%s", err, stdin)
+	}
+	return string(out)
+}
+
+// state is what the evaluator must know of the node.
+func (r *rig) state() *datapath.NetState {
+	r.t.Helper()
+	types := map[int]string{unix.RTN_LOCAL: "local", unix.RTN_BROADCAST: "broadcast", unix.RTN_UNICAST: "unicast"}
+	routes, err := r.h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	s := &datapath.NetState{Policy: []datapath.PolicyRule{{Priority: 101}}}
+	for _, route := range routes {
+		l, err := r.h.LinkByIndex(route.LinkIndex)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		dst := netip.MustParsePrefix("0.0.0.0/0")
+		if route.Dst != nil {
+			ones, _ := route.Dst.Mask.Size()
+			a, _ := netip.AddrFromSlice(route.Dst.IP.To4())
+			dst = netip.PrefixFrom(a, ones)
+		}
+		s.Routes = append(s.Routes, datapath.FIBRoute{Table: route.Table, Dst: dst, Type: types[route.Type], Dev: l.Attrs().Name})
+	}
+	return s
+}
+
+// probe is a packet to send.
+type probe struct {
+	datapath.Packet
+	payload int
+}
+
+// bytes is the packet, with right checksums.
+func (p probe) bytes() []byte {
+	proto, _ := protocolNumber(p.Proto)
+	var l4 []byte
+	switch proto {
+	case protoTCP:
+		flags, _ := tcpFlags(p.Flags)
+		l4 = make([]byte, 24+p.payload)
+		binary.BigEndian.PutUint32(l4[4:], 1000)
+		if flags&flagBits["ACK"] != 0 {
+			binary.BigEndian.PutUint32(l4[8:], 1001)
+		}
+		l4[12], l4[13] = 6<<4, flags
+		binary.BigEndian.PutUint16(l4[14:], 65535)
+		copy(l4[20:], []byte{2, 4, 1460 >> 8, 1460 & 0xff}) // maximum segment size
+	case protoUDP:
+		l4 = make([]byte, 8+p.payload)
+		binary.BigEndian.PutUint16(l4[4:], uint16(len(l4)))
+	case protoICMP:
+		l4 = make([]byte, 8+p.payload)
+		l4[0], l4[1] = p.ICMP.Type, p.ICMP.Code
+		binary.BigEndian.PutUint16(l4[4:], p.ICMP.ID)
+		if p.ICMP.Quoted != nil {
+			q := probe{Packet: *p.ICMP.Quoted}.bytes()
+			l4 = append(l4[:8], q...)
+		}
+	default:
+		l4 = make([]byte, 8+p.payload)
+	}
+	if proto == protoTCP || proto == protoUDP {
+		binary.BigEndian.PutUint16(l4, p.SPort)
+		binary.BigEndian.PutUint16(l4[2:], p.DPort)
+	}
+	b := make([]byte, 20, 20+len(l4))
+	b[0], b[8], b[9] = 0x45, p.TTL, proto
+	binary.BigEndian.PutUint16(b[2:], uint16(20+len(l4)))
+	binary.BigEndian.PutUint16(b[4:], p.ID)
+	src, dst := p.Src.As4(), p.Dst.As4()
+	copy(b[12:], src[:])
+	copy(b[16:], dst[:])
+	binary.BigEndian.PutUint16(b[10:], checksum(b, 0))
+	if at, ok := map[uint8]int{protoTCP: 16, protoUDP: 6, protoICMP: 2}[proto]; ok {
+		sum := uint32(0)
+		if proto != protoICMP {
+			sum = uint32(proto) + uint32(len(l4))
+			for i := 12; i < 20; i += 2 {
+				sum += uint32(b[i])<<8 | uint32(b[i+1])
+			}
+		}
+		binary.BigEndian.PutUint16(l4[at:], checksum(l4, sum))
+	}
+	return append(b, l4...)
+}
+
+// checksum is RFC 1071.
+func checksum(b []byte, sum uint32) uint16 {
+	for i := 0; i+1 < len(b); i += 2 {
+		sum += uint32(b[i])<<8 | uint32(b[i+1])
+	}
+	if len(b)%2 == 1 {
+		sum += uint32(b[len(b)-1]) << 8
+	}
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
+}
