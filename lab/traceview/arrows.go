@@ -7,6 +7,7 @@ type arrow struct {
 	reply          bool
 	pred, obs      bool
 	x1, y1, x2, y2 int
+	dip            int // how far down it bends, past chips that stand between
 }
 
 // moves finds the arrows of a trace, and for each step of each way the number
@@ -16,12 +17,10 @@ func (s *scene) moves(all []way) ([]arrow, [][]int) {
 	arrived := make([][]int, len(all))
 	for w, d := range all {
 		last := [2]int{-1, -1} // on the predicted and on the observed side
-		parted := false
 		for _, st := range d.steps {
 			c := s.chipOf(st.Hop)
-			parted = parted || st.mark == onlyPredicted || st.mark == onlyObserved
-			on := [2]bool{st.pred != nil, st.obs != nil || st.mark == plain && d.compared && !parted}
-			n := s.move(&out, last, on, c, d.reply)
+			on := [2]bool{st.pred != nil, st.obs != nil || st.mark == plain && d.compared && !st.ghost}
+			n := s.move(&out, last, on, c, d.reply, d.compared)
 			for i := range on {
 				if on[i] {
 					last[i] = c
@@ -38,8 +37,8 @@ func (s *scene) moves(all []way) ([]arrow, [][]int) {
 }
 
 // move adds the arrows that lead to chip c: one where both sides came from the
-// same place. It returns the number of the last one added; zero if none was.
-func (s *scene) move(out *[]arrow, last [2]int, on [2]bool, c int, reply bool) int {
+// same place, or where only one side is known at all. It returns the number of the last one added; zero if none was.
+func (s *scene) move(out *[]arrow, last [2]int, on [2]bool, c int, reply, both bool) int {
 	number := 0
 	add := func(from int, pred, obs bool) {
 		if from < 0 || from == c {
@@ -48,8 +47,8 @@ func (s *scene) move(out *[]arrow, last [2]int, on [2]bool, c int, reply bool) i
 		number = len(*out) + 1
 		*out = append(*out, arrow{from: from, to: c, number: number, reply: reply, pred: pred, obs: obs})
 	}
-	if on[0] && on[1] && last[0] == last[1] {
-		add(last[0], true, true)
+	if on[0] && on[1] && last[0] == last[1] || !both {
+		add(max(last[0], last[1]), true, true)
 		return number
 	}
 	if on[0] {
@@ -94,6 +93,10 @@ func (s *scene) ends(a *arrow, slot, n int) {
 		x := (left+right)/2 + offset(slot, n, right-left)
 		a.x1, a.x2 = x, x
 		a.y1, a.y2 = facing(p.y, p.h, q.y, q.h)
+	case p.y == q.y && s.between(p, q):
+		a.x1, a.x2 = p.x+p.w/2, q.x+q.w/2
+		a.y1, a.y2 = p.y+p.h, q.y+q.h
+		a.dip = 44 + 14*slot
 	case bottom-top >= 20:
 		y := (top+bottom)/2 + offset(slot, n, bottom-top)
 		a.y1, a.y2 = y, y
@@ -105,6 +108,16 @@ func (s *scene) ends(a *arrow, slot, n int) {
 		qx, _ := q.centre()
 		a.x1, a.x2 = px+o, qx+o
 	}
+}
+
+// between reports whether another chip stands between two of one row.
+func (s *scene) between(p, q chip) bool {
+	for _, c := range s.chips {
+		if c.y == p.y && c.x > min(p.x, q.x) && c.x < max(p.x, q.x) {
+			return true
+		}
+	}
+	return false
 }
 
 // facing are the edges of two intervals that look at each other.

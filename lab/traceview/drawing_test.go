@@ -17,5 +17,10 @@ func TestDump(t *testing.T) {
 			t.Fatal(err)
 		}
 		os.WriteFile(dir+"/"+n+".svg", b.Bytes(), 0o644)
+		b.Reset()
+		if err := HTML(&b, tr, nil); err != nil {
+			t.Fatal(err)
+		}
+		os.WriteFile(dir+"/"+n+".html", b.Bytes(), 0o644)
 	}
 }

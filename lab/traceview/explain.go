@@ -30,8 +30,8 @@ var stages = map[trace.Stage]string{
 // explain says in sentences what a step is and what it did.
 func explain(s step) string {
 	out := append([]string{lecture(s.Stage)}, happened(s)...)
-	if s.mark == plain && s.obs == nil && s.pred != nil && s.pred.Hidden {
-		out = append(out, "No observer can see this step: it is what the kernel's tables say.")
+	if s.mark == plain && s.obs == nil && s.pred != nil && s.pred.Hidden && s.Stage != trace.Socket {
+		out = append(out, "No observer can see this step: it is read off the kernel's tables.")
 	}
 	return strings.Join(out, " ")
 }

@@ -57,8 +57,9 @@ const (
 	rowBridge        // the pods' bridge
 	rowKernel        // routing and netfilter; in a pod, its own stack
 	rowTunnel        // tunnel devices
-	rowUplink        // devices that face the underlay
+	rowUplink        // devices that face the underlay, beside the tunnels
 	rowFabric        // ports of the underlay's switch
+	rowSwitch        // its bridges
 	rows
 )
 
@@ -66,7 +67,9 @@ const (
 type chip struct {
 	label      string
 	row        int
+	sure       bool // the row is known from what is beside it
 	kernel     bool
+	beside     []int // of a port, the machine's uplink; of the switch's bridge, its ports
 	x, y, w, h int
 }
 
@@ -115,6 +118,9 @@ func newScene(t *trace.Trace, all []way, sub Subtitles) *scene {
 			s.visit(g, list, i, sub)
 		}
 	}
+	for _, d := range all {
+		s.tie(d.steps)
+	}
 	s.place()
 	return s
 }
@@ -129,26 +135,50 @@ func (s *scene) visit(g group, list []group, i int, sub Subtitles) {
 		s.frames = append(s.frames, frame{label: g.place, sub: sub[g.place], kind: g.kind, node: g.node})
 	}
 	for j, st := range g.steps {
-		e := elementOf(st.Hop)
-		key := [2]string{g.place, e}
-		c, ok := s.at[key]
-		if !ok {
-			c = len(s.chips)
-			s.at[key] = c
-			s.chips = append(s.chips, chip{label: e, row: -1})
-			s.frames[f].chips = append(s.frames[f].chips, c)
-		}
 		var beside placeKind
 		if j == 0 && i > 0 {
 			beside = list[i-1].kind
 		} else if j == len(g.steps)-1 && i+1 < len(list) {
 			beside = list[i+1].kind
 		}
-		if r := rowOf(g.kind, e, st.Stage, beside); s.chips[c].row < 0 || r == rowUplink || r == rowTunnel {
-			s.chips[c].row = r
+		c := s.chipFor(f, [2]string{g.place, elementOf(st.Hop)}, g.kind)
+		if r, sure := rowOf(g.kind, elementOf(st.Hop), st.Stage, beside); s.chips[c].row < 0 || !s.chips[c].sure && (sure || r == rowTunnel) {
+			s.chips[c].row, s.chips[c].sure = r, sure
 		}
-		if e == kernelElement {
-			s.chips[c].kernel, s.chips[c].label = true, kernelLabel(g.kind)
+	}
+}
+
+// chipFor finds or makes an element of a box.
+func (s *scene) chipFor(f int, key [2]string, k placeKind) int {
+	c, ok := s.at[key]
+	if ok {
+		return c
+	}
+	c = len(s.chips)
+	s.at[key] = c
+	n := chip{label: key[1], row: -1}
+	if key[1] == kernelElement {
+		n.kernel, n.label = true, kernelLabel(k)
+	}
+	s.chips = append(s.chips, n)
+	s.frames[f].chips = append(s.frames[f].chips, c)
+	return c
+}
+
+// tie notes what stands next to the switch's ports and bridges on the way.
+func (s *scene) tie(steps []step) {
+	for i := 1; i < len(steps); i++ {
+		a, b := s.chipOf(steps[i-1].Hop), s.chipOf(steps[i].Hop)
+		ra, rb := s.chips[a].row, s.chips[b].row
+		switch {
+		case ra == rowUplink && rb == rowFabric || ra == rowFabric && rb == rowSwitch:
+			a, b = b, a
+		case ra == rowFabric && rb == rowUplink || ra == rowSwitch && rb == rowFabric:
+		default:
+			continue
+		}
+		if !slices.Contains(s.chips[a].beside, b) {
+			s.chips[a].beside = append(s.chips[a].beside, b)
 		}
 	}
 }
@@ -160,41 +190,47 @@ func kernelLabel(k placeKind) string {
 	return "routing · netfilter"
 }
 
-// rowOf finds a device's row: by what is beyond it, by what it does, and by the
-// names that flannel and Calico give.
-func rowOf(k placeKind, element string, st trace.Stage, beside placeKind) int {
+// rowOf finds a device's row: by what is beyond it, which is sure, by what it
+// does, and by the names that flannel and Calico give.
+func rowOf(k placeKind, element string, st trace.Stage, beside placeKind) (row int, sure bool) {
 	switch {
+	case k == aSwitch && st == trace.BridgeStage:
+		return rowSwitch, true
 	case k == aSwitch:
-		return rowFabric
+		return rowFabric, true
 	case element == kernelElement && k == aPod:
-		return rowBridge
+		return rowBridge, true
 	case element == kernelElement:
-		return rowKernel
+		return rowKernel, true
 	case k == aPod || beside == aPod:
-		return rowFacing
+		return rowFacing, true
 	case beside != "":
-		return rowUplink
+		return rowUplink, true
 	case strings.HasPrefix(element, "flannel") || strings.HasPrefix(element, "tunl") || strings.HasPrefix(element, "vxlan"):
-		return rowTunnel
+		return rowTunnel, false
 	case strings.HasPrefix(element, "cni") || st == trace.BridgeStage:
-		return rowBridge
+		return rowBridge, false
 	case strings.HasPrefix(element, "veth") || strings.HasPrefix(element, "cali"):
-		return rowFacing
+		return rowFacing, false
+	case strings.HasPrefix(element, "eth"):
+		return rowUplink, false
 	case st == trace.Encap || st == trace.Decap || st == trace.Userspace:
-		return rowTunnel
+		return rowTunnel, false
 	}
-	return rowUplink
+	return rowUplink, false
 }
 
 // The sizes of a drawing, in SVG user units.
 const (
-	chipW, chipH = 132, 34
-	pitch        = 62 // from row to row
-	pad          = 14
+	chipW, chipH = 124, 36
+	pitch        = 58 // from row to row
+	pad          = 12
 	frameHead    = 44 // name and address
-	frameGap     = 46 // between boxes, where arrows pass
-	titleH       = 64
+	frameGap     = 40 // between boxes, where arrows pass
+	halves       = 48 // between uplink and tunnel
+	titleH       = 62
 	letterW      = 8 // of the widest labels, about
+	smallW       = 6.6
 )
 
 // place gives every box and chip its coordinates.
@@ -206,18 +242,25 @@ func (s *scene) place() {
 		fr := &s.frames[f]
 		fr.mirrored = 2*n+1 > len(hosts)
 		fr.x, fr.y, fr.w = x, titleH, s.frameWidth(*fr)
+		for row := range rowTunnel {
+			s.spread(fr, s.inRow(*fr, row), ys[row])
+		}
+		s.halve(fr, ys[rowTunnel])
 		last := 0
-		for row := range rowFabric {
-			s.placeRow(fr, row, ys[row])
-			if len(s.inRow(*fr, row)) > 0 {
-				last = ys[row]
-			}
+		for _, c := range fr.chips {
+			last = max(last, s.chips[c].y)
 		}
 		fr.h = last + chipH + pad - fr.y
 		x += fr.w + frameGap
 	}
 	s.w = max(x-frameGap+pad, 420)
-	s.placeFabric(ys[rowFabric])
+	if len(hosts) == len(s.frames) {
+		s.h = 0
+		for _, f := range s.frames {
+			s.h = max(s.h, f.y+f.h+pad)
+		}
+	}
+	s.placeFabric(ys[rowFabric], ys[rowSwitch])
 }
 
 // hosts are the boxes beside each other: all but the switch.
@@ -237,11 +280,16 @@ func (s *scene) rowPositions() [rows]int {
 	for _, c := range s.chips {
 		used[c.row] = true
 	}
+	used[rowTunnel] = used[rowTunnel] || used[rowUplink]
 	var ys [rows]int
 	y := titleH + frameHead
 	for r := range rows {
-		if r == rowFabric {
-			y += pad + 4
+		switch r {
+		case rowUplink: // beside the tunnels
+			ys[r] = ys[rowTunnel]
+			continue
+		case rowFabric:
+			y += pad + 6
 		}
 		ys[r] = y
 		if used[r] {
@@ -264,82 +312,130 @@ func (s *scene) inRow(f frame, row int) []int {
 
 func (s *scene) frameWidth(f frame) int {
 	n := 1
-	for row := range rowFabric {
+	for row := range rowTunnel {
 		n = max(n, len(s.inRow(f, row)))
 	}
-	if len(s.inRow(f, rowTunnel)) > 0 && len(s.inRow(f, rowUplink)) > 0 {
-		n = max(n, 2)
+	low := len(s.inRow(f, rowTunnel)) + len(s.inRow(f, rowUplink))
+	if f.kind == aNode {
+		low = max(low, 2) // so that uplinks are far enough apart for the switch between them
 	}
-	label := max(len([]rune(f.label))*letterW, len([]rune(f.sub))*(letterW-1))
-	return max(n*(chipW+pad)+pad, min(label, 2*chipW)+2*pad)
+	label := max(len([]rune(f.label))*letterW, int(float64(len([]rune(f.subtitle())))*smallW))
+	return max(n*(chipW+pad)+pad, low*(chipW+halves)-halves+2*pad, min(label, 2*chipW)+2*pad)
 }
 
-// placeRow spreads the chips of a row. Tunnels stand on the outer side and the
-// uplink on the inner one, so that the way from the kernel down to the uplink
-// passes beside the tunnel.
-func (s *scene) placeRow(f *frame, row, y int) {
-	list := s.inRow(*f, row)
+// spread centres the chips of a row. The kernel is as wide as its box.
+func (s *scene) spread(f *frame, list []int, y int) {
 	inner := f.w - 2*pad
 	for i, c := range list {
 		ch := &s.chips[c]
-		ch.y, ch.h, ch.w = y, chipH, min(chipW, inner)
+		ch.y, ch.h, ch.w = y, chipH, chipW
 		ch.x = f.x + pad + (inner-len(list)*(chipW+pad)+pad)/2 + i*(chipW+pad)
-		left := f.x + pad
-		right := f.x + f.w - pad - ch.w
-		switch {
-		case ch.kernel:
+		if ch.kernel {
 			ch.x, ch.w = f.x+pad, inner
-		case len(list) > 1 || inner < 2*chipW:
-		case row == rowTunnel && f.mirrored || row == rowUplink && !f.mirrored:
-			ch.x = right
-		case row == rowTunnel || row == rowUplink:
-			ch.x = left
 		}
 	}
 }
 
-// placeFabric draws the switch as a bar below, each port under the uplink that
-// it belongs to, and its bridges between them.
-func (s *scene) placeFabric(y int) {
+// halve puts uplinks on the outer side of a box and tunnels on the inner one,
+// so that the way from the kernel to the uplink passes no tunnel, and the
+// switch finds room between two uplinks.
+func (s *scene) halve(f *frame, y int) {
+	list := append(s.inRow(*f, rowUplink), s.inRow(*f, rowTunnel)...)
+	if f.mirrored {
+		slices.Reverse(list)
+	}
+	step := f.w - 2*pad - chipW
+	if len(list) > 1 {
+		step /= len(list) - 1
+	}
+	for i, c := range list {
+		ch := &s.chips[c]
+		ch.y, ch.h, ch.w, ch.x = y, chipH, chipW, f.x+pad+i*step
+		if len(list) == 1 && f.mirrored {
+			ch.x += step
+		}
+	}
+}
+
+// placeFabric draws the switch as a bar below: each port under the uplink that
+// it belongs to, and each bridge between its ports or, where others are there,
+// below them, as wide as they are apart.
+func (s *scene) placeFabric(port, bridge int) {
 	for i := range s.frames {
 		f := &s.frames[i]
 		if f.kind != aSwitch {
 			continue
 		}
-		var free []int
-		taken := []int{}
-		for _, c := range f.chips {
+		var free, taken []int
+		for _, c := range s.inRow(*f, rowFabric) {
 			ch := &s.chips[c]
-			ch.y, ch.w, ch.h = y+frameHead-22, chipW, chipH
-			if x, ok := s.uplinkOf(ch.label); ok {
-				ch.x = x
-				taken = append(taken, x)
-			} else {
+			ch.y, ch.w, ch.h = port, chipW, chipH // under the uplink, if one is known
+			if len(ch.beside) == 0 {
 				free = append(free, c)
+				continue
 			}
+			ch.x = s.chips[ch.beside[0]].x
+			taken = append(taken, ch.x)
 		}
 		s.placeFree(free, taken)
-		f.x, f.y, f.w, f.h = pad, y, s.w-2*pad, frameHead-22+chipH+pad
+		f.x, f.y, f.w = pad, port-24, s.w-2*pad
+		f.h = port + chipH + pad - f.y
+		if list := s.inRow(*f, rowSwitch); len(list) > 0 && !s.between2(list, s.inRow(*f, rowFabric)) {
+			s.placeSwitch(list, bridge)
+			f.h += bridge - port
+		}
 		s.h = f.y + f.h + pad
-		y += f.h + pad
-	}
-	if !slices.ContainsFunc(s.frames, func(f frame) bool { return f.kind == aSwitch }) {
-		s.h += pad
 	}
 }
 
-// uplinkOf finds where the uplink of the machine stands that a port is named
-// after.
-func (s *scene) uplinkOf(port string) (int, bool) {
-	f, ok := s.order[port]
-	if !ok {
-		return 0, false
+// between2 puts a lone bridge between its only two ports.
+func (s *scene) between2(bridges, ports []int) bool {
+	if len(bridges) != 1 || len(ports) != 2 {
+		return false
 	}
-	up := s.inRow(s.frames[f], rowUplink)
-	if len(up) == 0 {
-		return 0, false
+	p, q := s.chips[ports[0]], s.chips[ports[1]]
+	if p.x > q.x {
+		p, q = q, p
 	}
-	return s.chips[up[0]].x, true
+	room := q.x - p.x - p.w - 2*halves
+	if room < chipW {
+		return false
+	}
+	b := &s.chips[bridges[0]]
+	b.x, b.y, b.w, b.h = p.x+p.w+halves, p.y, room, p.h
+	return true
+}
+
+// placeSwitch stretches bridges below their ports. Where they would touch, each
+// gets a share of the room.
+func (s *scene) placeSwitch(list []int, y int) {
+	for i, c := range list {
+		ch := &s.chips[c]
+		ch.y, ch.h = y, chipH
+		ch.x, ch.w = 2*pad, s.w-4*pad
+		if len(ch.beside) > 0 {
+			left, right := s.w, 0
+			for _, p := range ch.beside {
+				left, right = min(left, s.chips[p].x), max(right, s.chips[p].x+s.chips[p].w)
+			}
+			ch.x, ch.w = left, right-left
+		}
+		for _, o := range list[:i] {
+			if s.chips[o].x < ch.x+ch.w && ch.x < s.chips[o].x+s.chips[o].w {
+				s.share(list)
+				return
+			}
+		}
+	}
+}
+
+// share gives chips of one row equal room.
+func (s *scene) share(list []int) {
+	w := (s.w - 4*pad) / len(list)
+	for i, c := range list {
+		s.chips[c].x, s.chips[c].w = 2*pad+i*w, w-pad
+		s.chips[c].y, s.chips[c].h = s.chips[list[0]].y, chipH
+	}
 }
 
 // placeFree puts chips into the widest gaps between those that have their place.

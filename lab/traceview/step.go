@@ -30,7 +30,9 @@ type step struct {
 	mark      mark
 	notes     []string // what differs, in words
 	before    *datapath.Packet
-	chance    float64 // of coming to this step's outcome, where a rule tossed a coin; 0 elsewhere
+	// ghost: a lookup on a way that the packet was not seen to take.
+	ghost  bool
+	chance float64 // of coming to this step's outcome, where a rule tossed a coin; 0 elsewhere
 }
 
 // way is one direction of a trace.
@@ -85,7 +87,34 @@ func merge(t *trace.Trace, reply bool, pred, obs []trace.Hop) way {
 		w.steps = append(w.steps, s)
 	}
 	chain(w.steps)
+	haunt(w.steps)
 	return w
+}
+
+// haunt finds the lookups that belong to hops which were only predicted.
+func haunt(steps []step) {
+	parted := false
+	for i := range steps {
+		switch steps[i].mark {
+		case onlyPredicted, onlyObserved:
+			parted = true
+		case both, differs:
+			parted = false
+		}
+		steps[i].ghost = parted && steps[i].mark == plain
+	}
+	// A reply that was not seen at all begins with lookups.
+	for i := range steps {
+		if steps[i].mark == both || steps[i].mark == differs || steps[i].mark == onlyObserved {
+			break
+		}
+		if steps[i].mark == onlyPredicted {
+			for j := range i {
+				steps[j].ghost = true
+			}
+			break
+		}
+	}
 }
 
 // judge finds the mark of a step.

@@ -20,14 +20,14 @@ func SVG(w io.Writer, t *trace.Trace, sub Subtitles) error {
 	s := newScene(t, all, sub)
 	arrows, arrived := s.moves(all)
 	notes := legend(all, arrived)
-	width := max(s.w, 760)
+	width := max(s.w, leastDrawing)
 	height := s.h + len(notes)*noteH + 40
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d">`+"\n", width, height, width, height)
 	fmt.Fprintf(&b, "<title>%s</title>\n<style>\n%s</style>\n", esc(clean(title(t))), light.resolve(drawingCSS))
 	fmt.Fprintf(&b, `<rect class="ground" width="%d" height="%d"/>`+"\n", width, height)
-	text(&b, pad, 26, "title", clip(title(t), width/9))
-	text(&b, pad, 48, "verdict "+verdictClass(t.Verdict), clip(verdictSpan(t).text+" · "+agreementSpan(t).text, width/8))
+	text(&b, pad, 26, "title", clip(title(t), width/titleLetterW))
+	text(&b, pad, 48, "verdict "+verdictClass(t.Verdict), clip(verdictSpan(t).text+" · "+agreementSpan(t).text, width/letterW))
 	fmt.Fprintf(&b, `<g transform="translate(%d,0)">`+"\n", (width-s.w)/2)
 	s.draw(&b, all, arrows)
 	b.WriteString("</g>\n")
@@ -37,7 +37,7 @@ func SVG(w io.Writer, t *trace.Trace, sub Subtitles) error {
 			fmt.Fprintf(&b, `<circle class="bead %s" cx="%d" cy="%d" r="9"/>`, n.class, pad+9, y-4)
 			fmt.Fprintf(&b, `<text class="bead-n" x="%d" y="%d">%s</text>`+"\n", pad+9, y, n.number)
 		}
-		text(&b, pad+28, y, "note "+n.class, clip(n.text, (width-pad-36)/7))
+		text(&b, pad+28, y, "note "+n.class, clip(n.text, (width-pad-36)/letterW))
 	}
 	b.WriteString("</svg>\n")
 	_, err := io.WriteString(w, b.String())
@@ -47,7 +47,12 @@ func SVG(w io.Writer, t *trace.Trace, sub Subtitles) error {
 	return nil
 }
 
-const noteH = 22
+// Sizes of what stands around the drawing.
+const (
+	leastDrawing = 900
+	noteH        = 22
+	titleLetterW = 11
+)
 
 // title is source, destination and mode in a line.
 func title(t *trace.Trace) string {
@@ -73,7 +78,7 @@ func (s *scene) draw(b *strings.Builder, all []way, arrows []arrow) {
 			continue // its name goes where no port stands
 		}
 		text(b, f.x+pad, f.y+18, "place", clip(f.label, (f.w-pad)/letterW))
-		text(b, f.x+pad, f.y+34, "sub", clip(s.subtitle(f), (f.w-pad)/(letterW-1)))
+		text(b, f.x+pad, f.y+34, "sub", clip(f.subtitle(), int(float64(f.w-pad)/smallW)))
 	}
 	ends := s.endings(all)
 	for i, c := range s.chips {
@@ -92,7 +97,7 @@ func (s *scene) draw(b *strings.Builder, all []way, arrows []arrow) {
 	}
 }
 
-func (s *scene) subtitle(f frame) string {
+func (f frame) subtitle() string {
 	if f.kind == aPod && f.node != "" {
 		return strings.TrimPrefix(f.sub+" on "+f.node, " ")
 	}
@@ -121,7 +126,7 @@ func (s *scene) drawChip(b *strings.Builder, i int, c chip, ending string) {
 		class = "chip kernel"
 	}
 	fmt.Fprintf(b, `<g id="chip%d" class="%s"><rect class="body %s" x="%d" y="%d" width="%d" height="%d" rx="6"/>`, i, class, ending, c.x, c.y, c.w, c.h)
-	fmt.Fprintf(b, `<text class="chip-label" x="%d" y="%d">%s</text></g>`+"\n", c.x+c.w/2, c.y+c.h/2+5, esc(clip(c.label, c.w/letterW)))
+	fmt.Fprintf(b, `<text class="chip-label" x="%d" y="%d">%s</text></g>`+"\n", c.x+c.w/2, c.y+c.h/2+5, esc(clip(c.label, c.w/7)))
 	x, y := c.x+c.w, c.y
 	switch ending {
 	case "lost":
@@ -154,12 +159,16 @@ func drawArrow(b *strings.Builder, a arrow) {
 	if !a.pred {
 		tip = "odd"
 	}
-	fmt.Fprintf(b, `<path class="arrow %s" d="M%d %dL%d %d" marker-end="url(#tip-%s)"/>`+"\n", a.class(), a.x1, a.y1, a.x2, a.y2, tip)
+	d := fmt.Sprintf("M%d %dL%d %d", a.x1, a.y1, a.x2, a.y2)
+	if a.dip > 0 {
+		d = fmt.Sprintf("M%d %dQ%d %d %d %d", a.x1, a.y1, (a.x1+a.x2)/2, a.y1+a.dip, a.x2, a.y2)
+	}
+	fmt.Fprintf(b, `<path id="arrow%d" class="arrow %s" d="%s" marker-end="url(#tip-%s)"/>`+"\n", a.number, a.class(), d, tip)
 }
 
 func drawBead(b *strings.Builder, a arrow) {
-	x, y := (a.x1+a.x2)/2, (a.y1+a.y2)/2
-	fmt.Fprintf(b, `<circle class="bead %s" cx="%d" cy="%d" r="8"/><text class="bead-n" x="%d" y="%d">%d</text>`+"\n", a.class(), x, y, x, y+4, a.number)
+	x, y := (a.x1+a.x2)/2, (a.y1+a.y2+a.dip)/2
+	fmt.Fprintf(b, `<g id="bead%d"><circle class="bead %s" cx="%d" cy="%d" r="8"/><text class="bead-n" x="%d" y="%d">%d</text></g>`+"\n", a.number, a.class(), x, y, x, y+4, a.number)
 }
 
 // note is a line of the legend.
@@ -177,11 +186,15 @@ func legend(all []way, arrived [][]int) []note {
 		if len(d.steps) > 0 {
 			out = append(out, note{class: name + " head", text: name + ": " + packetLine(d.steps[0].Packet)})
 		}
+		if d.compared && d.unseen() {
+			out = append(out, note{class: name, text: "predicted, but none of it was seen"})
+			continue
+		}
 		for _, g := range groups(d.steps) {
 			for _, s := range g.steps {
 				n := arrived[w][i]
 				i++
-				if mergeable([]step{s}) || quiet(s) {
+				if mergeable([]step{s}) || quiet(s) || untold(s) {
 					continue
 				}
 				out = append(out, note{number: bead(n), class: name + " " + stepClass(s), text: legendLine(g.place, s)})
@@ -189,6 +202,12 @@ func legend(all []way, arrived [][]int) []note {
 		}
 	}
 	return out
+}
+
+// untold leaves out of a drawing that a rule let the packet pass.
+func untold(s step) bool {
+	hook := s.Stage != trace.Route && s.Stage != trace.Deliver
+	return hook && (s.Action == trace.Pass || s.Action == trace.ForwardAction) && natWords(s) == nil && s.mark != differs && len(s.notes) == 0
 }
 
 func bead(n int) string {
@@ -204,7 +223,7 @@ func stepClass(s step) string {
 		return "lost"
 	case s.Action == trace.UnknownAction || s.mark == differs:
 		return "odd"
-	case s.mark == onlyPredicted:
+	case s.mark == onlyPredicted || s.ghost:
 		return "only-predicted"
 	case s.mark == onlyObserved:
 		return "only-observed"
@@ -214,10 +233,10 @@ func stepClass(s step) string {
 
 func legendLine(place string, s step) string {
 	line := place + " " + string(s.Stage) + ": " + words(outcome(s))
-	switch s.mark {
-	case onlyPredicted:
+	switch {
+	case s.mark == onlyPredicted || s.ghost:
 		line += " (only predicted)"
-	case onlyObserved:
+	case s.mark == onlyObserved:
 		line += " (only observed)"
 	}
 	if s.Rule != "" {
