@@ -22,5 +22,15 @@ func TestDump(t *testing.T) {
 			t.Fatal(err)
 		}
 		os.WriteFile(dir+"/"+n+".html", b.Bytes(), 0o644)
+		b.Reset()
+		if err := Mermaid(&b, tr); err != nil {
+			t.Fatal(err)
+		}
+		os.WriteFile(dir+"/"+n+".mmd", b.Bytes(), 0o644)
+		b.Reset()
+		if err := DOT(&b, tr, nil); err != nil {
+			t.Fatal(err)
+		}
+		os.WriteFile(dir+"/"+n+".dot", b.Bytes(), 0o644)
 	}
 }

@@ -45,3 +45,13 @@ func (p palette) resolve(css string) string {
 	}
 	return strings.NewReplacer(pairs...).Replace(css)
 }
+
+// of is one colour of the palette.
+func (p palette) of(name string) string {
+	for _, c := range p {
+		if c[0] == name {
+			return c[1]
+		}
+	}
+	return p[0][1]
+}

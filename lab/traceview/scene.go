@@ -223,7 +223,7 @@ func rowOf(k placeKind, element string, st trace.Stage, beside placeKind) (row i
 // The sizes of a drawing, in SVG user units.
 const (
 	chipW, chipH = 124, 36
-	pitch        = 58 // from row to row
+	pitch        = 62 // from row to row
 	pad          = 12
 	frameHead    = 44 // name and address
 	frameGap     = 40 // between boxes, where arrows pass

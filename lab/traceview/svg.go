@@ -52,6 +52,7 @@ const (
 	leastDrawing = 900
 	noteH        = 22
 	titleLetterW = 11
+	shortArrow   = 40
 )
 
 // title is source, destination and mode in a line.
@@ -168,6 +169,12 @@ func drawArrow(b *strings.Builder, a arrow) {
 
 func drawBead(b *strings.Builder, a arrow) {
 	x, y := (a.x1+a.x2)/2, (a.y1+a.y2+a.dip)/2
+	switch n := a.y2 - a.y1; { // so that the tip of a short arrow is seen
+	case a.x1 == a.x2 && n > 0 && n < shortArrow:
+		y = a.y1 + 8
+	case a.x1 == a.x2 && n < 0 && n > -shortArrow:
+		y = a.y1 - 8
+	}
 	fmt.Fprintf(b, `<g id="bead%d"><circle class="bead %s" cx="%d" cy="%d" r="8"/><text class="bead-n" x="%d" y="%d">%d</text></g>`+"\n", a.number, a.class(), x, y, x, y+4, a.number)
 }
 
@@ -233,6 +240,9 @@ func stepClass(s step) string {
 
 func legendLine(place string, s step) string {
 	line := place + " " + string(s.Stage) + ": " + words(outcome(s))
+	if s.mark == differs && len(s.notes) > 0 {
+		return s.notes[0]
+	}
 	switch {
 	case s.mark == onlyPredicted || s.ghost:
 		line += " (only predicted)"
