@@ -43,8 +43,7 @@ func (t *Tracer) attachHere(space string) ([]link.Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for tables in %s: %w", space, err)
 	}
-	p := &t.programs
-	programs := [...]*ebpf.Program{p.OnHook0, p.OnHook1, p.OnHook2, p.OnHook3, p.OnHook4, p.OnHook5, p.OnHook6}
+	programs := t.programs.hooks()
 	var out []link.Link
 	for number, hook := range hooks {
 		wanted := Priorities(hook, tables)

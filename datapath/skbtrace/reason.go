@@ -32,6 +32,9 @@ func reasonName(reason uint32) string {
 	return fmt.Sprintf("REASON_%d", reason)
 }
 
+// kernelTypes are read once, for they are megabytes.
+var kernelTypes = sync.OnceValues(btf.LoadKernelSpec)
+
 // The kernel's types are searched when the first name is asked for.
 var (
 	reasons    = sync.OnceValue(func() map[uint32]string { return enumNames("skb_drop_reason", reasonPrefix) })
@@ -44,7 +47,7 @@ var (
 // is none.
 func enumNames(enum, prefix string) map[uint32]string {
 	out := map[uint32]string{}
-	types, err := btf.LoadKernelSpec()
+	types, err := kernelTypes()
 	if err != nil {
 		return out
 	}

@@ -29,6 +29,7 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 #define MAX_LEVELS 4	    // an ICMP error in a tunnel about a packet in a tunnel
 #define RING_BYTES (4 << 20)
 #define KEEP_JIFFIES 2000   // how long after a match hooks and frees are looked at
+#define FIRST_INODE 0xF0000000 // of a namespace: PROC_DYNAMIC_FIRST, fs/proc/generic.c
 #define MAC_UNSET 0xffff    // skb_mac_header_was_set, include/linux/skbuff.h
 #define IP_MF 0x2000	    // include/net/ip.h
 #define IP_OFFSET 0x1fff
@@ -67,6 +68,8 @@ struct look {
 struct track {
 	__u64 print;
 	__u64 inode; // of the namespace where it was last
+	__u32 slot;  // of the hook program that saw it last
+	__u32 pad;
 };
 
 struct event {
@@ -333,17 +336,18 @@ static __always_inline bool in_spaces(__u64 inode)
 // field then holds something else (UDP receive: dev_scratch).
 static __always_inline __u64 where(const struct sk_buff *skb, __u8 point, const struct track *t)
 {
-	struct net_device *dev = skb->dev;
-	struct sock *sk;
+	const struct net_device *dev = skb->dev;
+	const struct sock *sk;
 	__u64 inode = 0;
 
 	if (dev)
 		inode = dev->nd_net.net->ns.inum;
 	if (inode && in_spaces(inode))
 		return inode;
-	if (point <= XMIT)
+	if (point <= XMIT || inode >= FIRST_INODE)
 		return 0;
 	sk = skb->sk;
+	inode = 0;
 	if (sk)
 		inode = sk->__sk_common.skc_net.net->ns.inum;
 	if (inode && in_spaces(inode))
@@ -390,6 +394,8 @@ static __always_inline __u64 follow(const struct sk_buff *skb, __u8 point, __u32
 		learn_fragments(&l);
 	now.print = l.print;
 	now.inode = inode;
+	if (t)
+		now.slot = t->slot;
 	bpf_map_update_elem(&tracked, &key, &now, BPF_ANY);
 	active_until = bpf_jiffies64() + KEEP_JIFFIES;
 	return inode;
@@ -557,41 +563,66 @@ int BPF_PROG(on_icmp_send, struct sk_buff *trusted, int type, int code)
 	return 0;
 }
 
-// hook_point: all packets but those that this namespace sends have passed a
-// tracepoint before, so that hooks have nothing to do while no packet is on its
-// way; first says that a packet may be new here.
-static __always_inline int hook_point(struct bpf_nf_ctx *ctx, __u8 slot, bool first)
+// The only entry is on_hook.
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} hook_program SEC(".maps");
+
+SEC("netfilter")
+int on_hook(struct bpf_nf_ctx *ctx)
 {
 	const struct nf_hook_state *state = AT(nf_hook_state, ctx->state);
 	const struct sk_buff *skb = AT(sk_buff, ctx->skb);
-	__u8 hook = state->hook;
+	__u64 inode = state->net->ns.inum, key = (__u64)skb;
+	__u32 at = offset(skb, HOOK);
+	struct track *t;
 	struct event *e;
-	__u64 inode;
-	__u32 at;
 
-	if (!(first && hook == NF_INET_LOCAL_OUT) && !active())
-		return NF_ACCEPT;
-	at = offset(skb, HOOK);
-	inode = follow(skb, HOOK, at, state->net->ns.inum);
-	if (!inode)
+	if (!follow(skb, HOOK, at, inode))
 		return NF_ACCEPT;
 	e = reserve(skb, HOOK, at, inode);
 	if (!e)
 		return NF_ACCEPT;
-	e->hook = hook;
-	e->slot = slot;
+	t = bpf_map_lookup_elem(&tracked, &key);
+	if (t)
+		e->slot = t->slot;
+	e->hook = state->hook;
 	name(e->in, state->in);
 	name(e->out, state->out);
 	submit(e);
 	return NF_ACCEPT;
 }
 
-// One program for each of priorities in points.go.
+// What is attached is a small program for each priority (points.go), as a program
+// is not told at which one it runs; it leaves that with the packet for on_hook.
+// All packets but those that this namespace sends have passed a tracepoint
+// before, so that nothing is to be done while none is on its way.
+static __always_inline int hook(struct bpf_nf_ctx *ctx, __u8 slot)
+{
+	__u64 key = (__u64)ctx->skb;
+	struct track *t;
+
+	if (active()) {
+		t = bpf_map_lookup_elem(&tracked, &key);
+		if (t) {
+			t->slot = slot;
+			bpf_tail_call(ctx, &hook_program, 0);
+			return NF_ACCEPT;
+		}
+	}
+	if (slot == 0 && ctx->state->hook == NF_INET_LOCAL_OUT)
+		bpf_tail_call(ctx, &hook_program, 0);
+	return NF_ACCEPT;
+}
+
 #define HOOK_PROGRAM(slot)                                                     \
 	SEC("netfilter")                                                       \
 	int on_hook##slot(struct bpf_nf_ctx *ctx)                              \
 	{                                                                      \
-		return hook_point(ctx, slot, slot == 0);                       \
+		return hook(ctx, slot);                                        \
 	}
 
 HOOK_PROGRAM(0)

@@ -56,6 +56,8 @@ type skbtraceTrack struct {
 	_     structs.HostLayout
 	Print uint64
 	Inode uint64
+	Slot  uint32
+	Pad   uint32
 }
 
 type skbtraceTuple struct {
@@ -73,11 +75,13 @@ type skbtraceTuple struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	skbtraceMapEvents          = "events"
+	skbtraceMapHookProgram     = "hook_program"
 	skbtraceMapSpaces          = "spaces"
 	skbtraceMapTracked         = "tracked"
 	skbtraceMapTuples          = "tuples"
 	skbtraceProgOnConsume      = "on_consume"
 	skbtraceProgOnFree         = "on_free"
+	skbtraceProgOnHook         = "on_hook"
 	skbtraceProgOnHook0        = "on_hook0"
 	skbtraceProgOnHook1        = "on_hook1"
 	skbtraceProgOnHook2        = "on_hook2"
@@ -146,6 +150,7 @@ type skbtraceSpecs struct {
 type skbtraceProgramSpecs struct {
 	OnConsume  *ebpf.ProgramSpec `ebpf:"on_consume"`
 	OnFree     *ebpf.ProgramSpec `ebpf:"on_free"`
+	OnHook     *ebpf.ProgramSpec `ebpf:"on_hook"`
 	OnHook0    *ebpf.ProgramSpec `ebpf:"on_hook0"`
 	OnHook1    *ebpf.ProgramSpec `ebpf:"on_hook1"`
 	OnHook2    *ebpf.ProgramSpec `ebpf:"on_hook2"`
@@ -164,10 +169,11 @@ type skbtraceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type skbtraceMapSpecs struct {
-	Events  *ebpf.MapSpec `ebpf:"events"`
-	Spaces  *ebpf.MapSpec `ebpf:"spaces"`
-	Tracked *ebpf.MapSpec `ebpf:"tracked"`
-	Tuples  *ebpf.MapSpec `ebpf:"tuples"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	HookProgram *ebpf.MapSpec `ebpf:"hook_program"`
+	Spaces      *ebpf.MapSpec `ebpf:"spaces"`
+	Tracked     *ebpf.MapSpec `ebpf:"tracked"`
+	Tuples      *ebpf.MapSpec `ebpf:"tuples"`
 }
 
 // skbtraceVariableSpecs contains global variables before they are loaded into the kernel.
@@ -206,15 +212,17 @@ func (o *skbtraceObjects) Close() error {
 //
 // It can be passed to loadSkbtraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type skbtraceMaps struct {
-	Events  *ebpf.Map `ebpf:"events"`
-	Spaces  *ebpf.Map `ebpf:"spaces"`
-	Tracked *ebpf.Map `ebpf:"tracked"`
-	Tuples  *ebpf.Map `ebpf:"tuples"`
+	Events      *ebpf.Map `ebpf:"events"`
+	HookProgram *ebpf.Map `ebpf:"hook_program"`
+	Spaces      *ebpf.Map `ebpf:"spaces"`
+	Tracked     *ebpf.Map `ebpf:"tracked"`
+	Tuples      *ebpf.Map `ebpf:"tuples"`
 }
 
 func (m *skbtraceMaps) Close() error {
 	return _SkbtraceClose(
 		m.Events,
+		m.HookProgram,
 		m.Spaces,
 		m.Tracked,
 		m.Tuples,
@@ -243,6 +251,7 @@ type skbtraceVariables struct {
 type skbtracePrograms struct {
 	OnConsume  *ebpf.Program `ebpf:"on_consume"`
 	OnFree     *ebpf.Program `ebpf:"on_free"`
+	OnHook     *ebpf.Program `ebpf:"on_hook"`
 	OnHook0    *ebpf.Program `ebpf:"on_hook0"`
 	OnHook1    *ebpf.Program `ebpf:"on_hook1"`
 	OnHook2    *ebpf.Program `ebpf:"on_hook2"`
@@ -261,6 +270,7 @@ func (p *skbtracePrograms) Close() error {
 	return _SkbtraceClose(
 		p.OnConsume,
 		p.OnFree,
+		p.OnHook,
 		p.OnHook0,
 		p.OnHook1,
 		p.OnHook2,

@@ -85,8 +85,15 @@ func (t *Tracer) load(o Options) error {
 	); err != nil {
 		return err
 	}
-	if err := own.LoadAndAssign(&t.programs, nil); err != nil {
+	types, err := kernelTypes()
+	if err != nil {
+		return err
+	}
+	if err := own.LoadAndAssign(&t.programs, &ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: types}}); err != nil {
 		return fmt.Errorf("load: %w", err)
+	}
+	if err := t.programs.HookProgram.Put(uint32(0), t.programs.OnHook); err != nil {
+		return errors.Join(fmt.Errorf("set the hooks' program: %w", err), t.programs.Close())
 	}
 	t.reader, err = ringbuf.NewReader(t.programs.Events)
 	if err != nil {
@@ -113,8 +120,7 @@ func (t *Tracer) attach(spaces []*netns.NS) error {
 	if err := t.attachHooks(spaces); err != nil {
 		return err
 	}
-	p := &t.programs
-	for _, prog := range []*ebpf.Program{p.OnFree, p.OnConsume, p.OnIcmpSend, p.OnReceive, p.OnRx, p.OnQueue, p.OnXmit} {
+	for _, prog := range t.programs.tracepoints() {
 		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
 		if err != nil {
 			return &bpf.UnsupportedError{Feature: "kernel tracing", Err: fmt.Errorf("attach %s: %w", prog, err)}
@@ -122,6 +128,15 @@ func (t *Tracer) attach(spaces []*netns.NS) error {
 		t.links = append(t.links, l)
 	}
 	return nil
+}
+
+func (p *skbtracePrograms) tracepoints() []*ebpf.Program {
+	return []*ebpf.Program{p.OnFree, p.OnConsume, p.OnIcmpSend, p.OnReceive, p.OnRx, p.OnQueue, p.OnXmit}
+}
+
+// hooks are the programs for priorities.
+func (p *skbtracePrograms) hooks() []*ebpf.Program {
+	return []*ebpf.Program{p.OnHook0, p.OnHook1, p.OnHook2, p.OnHook3, p.OnHook4, p.OnHook5, p.OnHook6}
 }
 
 // Close detaches everything and forgets what was not collected.
