@@ -201,7 +201,7 @@ machine's own network is never touched.`,
 	root.AddCommand(
 		a.demoCmd(), a.upCmd(), a.downCmd(), a.listCmd(), a.inspectCmd(), a.statusCmd(),
 		a.applyCmd(), a.deleteCmd(), a.getCmd(), a.execCmd(), a.shellCmd(), a.modeCmd(), a.benchCmd(),
-		a.captureCmd(), a.graphCmd(), a.doctorCmd(), a.schemaCmd(), a.versionCmd(), a.manCmd(),
+		a.captureCmd(), a.proxyCmd(), a.graphCmd(), a.doctorCmd(), a.schemaCmd(), a.versionCmd(), a.manCmd(),
 		a.cniCmd(), a.daemonCmd(), a.speakerCmd(),
 	)
 	for _, c := range root.Commands() {

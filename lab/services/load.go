@@ -1,0 +1,99 @@
+package services
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"slipway/datapath/kubeproxy"
+	"slipway/internal/netns"
+	"slipway/internal/run"
+	"slipway/lab"
+	"slipway/topology"
+)
+
+// Loaded are the rules that a node's kernel has.
+type Loaded struct {
+	Node    string
+	Program string // that read them
+	Rules   kubeproxy.Ruleset
+}
+
+// NodeError says that a node is none, or none with kube-proxy's rules.
+type NodeError struct {
+	Node   string
+	Reason string
+}
+
+// Error names the node.
+func (e *NodeError) Error() string { return fmt.Sprintf("node %s: %s", e.Node, e.Reason) }
+
+// Nodes are the nodes that carry services, in the order of the cluster file.
+func Nodes(s *topology.Snapshot) []string {
+	var out []string
+	for _, n := range s.Nodes {
+		if n.InDatapath() {
+			out = append(out, n.Name)
+		}
+	}
+	return out
+}
+
+// CheckNode returns a [NodeError] unless the node carries services.
+func CheckNode(s *topology.Snapshot, node string) error {
+	if _, ok := s.NodeByName(node); !ok {
+		return &NodeError{Node: node, Reason: "no such node (`slipway get nodes` lists them)"}
+	}
+	if !slices.Contains(Nodes(s), node) {
+		return &NodeError{Node: node, Reason: "it is only a load balancer in front of the apiservers and runs no kube-proxy"}
+	}
+	return nil
+}
+
+// Load reads tables nat and filter of a node with their counters.
+func Load(ctx context.Context, st *lab.State, node string) (*Loaded, error) {
+	if err := CheckNode(st.Snapshot, node); err != nil {
+		return nil, err
+	}
+	ns, err := netns.Open(lab.NSOfMachine(st.Lab, node))
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close() //nolint:errcheck // read-only descriptor
+	l := &Loaded{Node: node, Program: program()}
+	out, err := run.Cmd{NS: ns, Name: l.Program, Args: []string{"-c"}}.Output(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read rules of node %s: %w", node, err)
+	}
+	if l.Rules, err = kubeproxy.ParseSave(string(out)); err != nil {
+		return nil, fmt.Errorf("read rules of node %s: %w", node, err)
+	}
+	return l, nil
+}
+
+// program prefers what labs load their rules with (ADR 8).
+func program() string {
+	const legacy = "iptables-legacy-save"
+	if _, err := exec.LookPath(legacy); err == nil {
+		return legacy
+	}
+	return "iptables-save"
+}
+
+// LoadAll reads several nodes, some at a time.
+func LoadAll(ctx context.Context, st *lab.State, nodes []string) ([]*Loaded, error) {
+	const atOnce = 4
+	out := make([]*Loaded, len(nodes))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(atOnce)
+	for i, n := range nodes {
+		g.Go(func() (err error) {
+			out[i], err = Load(ctx, st, n)
+			return err
+		})
+	}
+	return out, g.Wait()
+}
