@@ -54,6 +54,9 @@ func (w *walk) bridgedDNAT(pl *place, br, port *datapath.Device, s *skb) end {
 	}
 	w.learn(pl, br, s.smac, port.Name)
 	s.smac, s.dmac = br.MAC, mac
+	// Where the kernel has the neighbour's frame header at hand it skips this
+	// (br_nf_pre_routing_finish_bridge), so that it may be seen or not.
+	w.hop(pl, s, Hop{Stage: Egress, Device: br.Name, Neighbor: s.neighbor, Hidden: true, Reason: egressText(br, s)})
 	return w.bridgeForward(pl, br, port, s)
 }
 

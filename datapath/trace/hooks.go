@@ -25,12 +25,13 @@ func (a hookPoint) device() string {
 
 // passage collects what happens to a packet in one hook.
 type passage struct {
-	w   *walk
-	pl  *place
-	s   *skb
-	at  hookPoint
-	hop Hop
-	nat *netfilter.NAT
+	w      *walk
+	pl     *place
+	s      *skb
+	at     hookPoint
+	hop    Hop
+	nat    *netfilter.NAT
+	weight int // of the rule named in hop
 	// changed: an address or port was rewritten.
 	changed bool
 }
@@ -133,21 +134,33 @@ func (v *passage) eval(table string) *end {
 	return nil
 }
 
-// remember notes what the packet matched; the rule that is named is the one
-// that did something.
+// remember notes what the packet matched. The rule that is named is the one
+// that did most: stopped the packet, translated it, marked it, let it pass.
 func (v *passage) remember(o netfilter.Outcome) {
 	for _, h := range o.Hits {
 		v.hop.Rules = append(v.hop.Rules, Hit(h))
-		if v.hop.Table == "" && strings.HasPrefix(h.Effect, "mark") {
-			v.hop.Rule, v.hop.Table = h.Rule, h.Table
+		if strings.HasPrefix(h.Effect, "mark") {
+			v.name(h, 2)
 		}
 	}
-	d := o.Deciding
-	if d != nil && (d.Number > 0 || o.Verdict != netfilter.Accept || v.hop.Rule == "") {
-		v.hop.Rule, v.hop.Table = d.Rule, d.Table
+	if d := o.Deciding; d != nil {
+		switch {
+		case o.Verdict != netfilter.Accept:
+			v.name(*d, 4)
+		case o.NAT != nil:
+			v.name(*d, 3)
+		case d.Number > 0:
+			v.name(*d, 1)
+		}
 	}
 	for _, n := range o.Notes {
 		v.w.notes[v.pl.label()+": "+n] = true
+	}
+}
+
+func (v *passage) name(h netfilter.Hit, weight int) {
+	if weight >= v.weight {
+		v.hop.Rule, v.hop.Table, v.weight = h.Rule, h.Table, weight
 	}
 }
 

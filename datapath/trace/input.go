@@ -20,9 +20,12 @@ func (w *walk) ipRcv(pl *place, dev *datapath.Device, s *skb) end {
 		}
 	}
 	s.bridged = nil
-	if s.kept != nil { // over the loopback
+	if kept := s.kept; kept != nil { // its way is known: from the loopback, or the bridge
 		s.kept = nil
-		return w.localIn(pl, dev, s)
+		if kept.here {
+			return w.localIn(pl, dev, s)
+		}
+		return w.forward(pl, dev, s, *kept)
 	}
 	rt, flt := w.routeInput(pl, s, dev)
 	if flt != nil {

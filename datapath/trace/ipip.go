@@ -87,6 +87,7 @@ func (w *walk) redirectNeighbor(pl *place, s *skb, device string) end {
 	}
 	mac, flt := w.neighbor(pl, dev, rt.gw, s)
 	if flt != nil {
+		at.Hidden = true
 		return w.stop(pl, s, at, flt)
 	}
 	s.smac, s.dmac = dev.MAC, mac

@@ -110,7 +110,8 @@ func (w *walk) ipOutput(pl *place, s *skb, rt route) end {
 	}
 	mac, flt := w.neighbor(pl, dev, rt.gw, s)
 	if flt != nil {
-		return w.stop(pl, s, Hop{Stage: Egress, Device: dev.Name, MTU: dev.MTU}, flt)
+		// The packet waits for its neighbour and never comes to the device.
+		return w.stop(pl, s, Hop{Stage: Egress, Device: dev.Name, MTU: dev.MTU, Hidden: true}, flt)
 	}
 	s.smac, s.dmac = dev.MAC, mac
 	return w.transmit(pl, dev, s)
