@@ -30,6 +30,10 @@ type saveParser struct {
 	rs     Ruleset
 	table  *Table         // being read; nil between tables
 	chains map[string]int // index in table.Chains
+	last   int            // in table.Chains, of the rule before: the next is mostly of the same
+
+	rules ruleParser
+	keep  keeper
 }
 
 func (p *saveParser) line(s string) error {
@@ -60,7 +64,7 @@ func (p *saveParser) begin(name string) error {
 	if p.rs.Table(name) != nil {
 		return fmt.Errorf("table %s a second time", name)
 	}
-	p.table, p.chains = &Table{Name: name}, map[string]int{}
+	p.table, p.chains, p.last = &Table{Name: name}, map[string]int{}, -1
 	return nil
 }
 
@@ -106,18 +110,23 @@ func (p *saveParser) rule(s string) error {
 		if err != nil {
 			return err
 		}
-		counters, s = &c, strings.TrimSpace(rest)
+		counters, s = p.keep.counters.one(c), strings.TrimSpace(rest)
 	}
-	chain, r, err := parseRule(s)
+	chain, r, err := p.rules.parse(s)
 	if err != nil {
 		return err
 	}
-	i, ok := p.chains[chain]
-	if !ok {
-		return fmt.Errorf("rule in chain %s, which is not declared", chain)
+	if p.last < 0 || p.table.Chains[p.last].Name != chain {
+		i, ok := p.chains[chain]
+		if !ok {
+			return fmt.Errorf("rule in chain %s, which is not declared", chain)
+		}
+		p.last = i
 	}
+	r = p.keep.rule(r)
 	r.Counters = counters
-	p.table.Chains[i].Rules = append(p.table.Chains[i].Rules, r)
+	c := &p.table.Chains[p.last]
+	c.Rules = append(c.Rules, r)
 	return nil
 }
 
@@ -253,13 +262,15 @@ func (p *ruleParser) close() {
 // libxtables xtables.c, xtables_save_string).
 func (p *ruleParser) split(s string) error {
 	for {
-		s = strings.TrimLeft(s, " \t")
+		for s != "" && (s[0] == ' ' || s[0] == '\t') {
+			s = s[1:]
+		}
 		if s == "" {
 			return nil
 		}
-		end := strings.IndexAny(s, " \t\"")
-		if end < 0 {
-			end = len(s)
+		end := 0
+		for end < len(s) && s[end] != ' ' && s[end] != '\t' && s[end] != '"' {
+			end++
 		}
 		if end == len(s) || s[end] != '"' {
 			p.text, p.quoted = append(p.text, s[:end]), append(p.quoted, false)
@@ -277,6 +288,12 @@ func (p *ruleParser) split(s string) error {
 
 // quotedWord reads one word that has quotes somewhere in it.
 func quotedWord(s string) (word, rest string, err error) {
+	if s[0] == '"' { // mostly the quotes are around the word and hold no others
+		end := strings.IndexAny(s[1:], `"\\`) + 1
+		if end > 0 && s[end] == '"' && (end+1 == len(s) || s[end+1] == ' ') {
+			return s[1:end], s[end+1:], nil
+		}
+	}
 	var b strings.Builder
 	open := false
 	for i := 0; i < len(s); i++ {
