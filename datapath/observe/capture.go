@@ -44,6 +44,8 @@ type Event struct {
 	// device (TP_STATUS_CSUMNOTREADY); it is wrong in Data and no error.
 	PartialChecksum bool
 	Packet          Decoded
+	// Comments go with the packet into a pcapng file.
+	Comments []string
 
 	queue int // which socket: its own events are in order
 }

@@ -37,7 +37,7 @@ var drops = map[string]drop{
 	"NEIGH_CREATEFAIL":    {trace.ReasonNoNeighbor, "neighbor", "", "no neighbour entry could be made", "ip neigh"},
 	"NEIGH_QUEUEFULL":     {trace.ReasonNoNeighbor, "neighbor", "", "too many packets wait for the next hop's MAC", "ip neigh"},
 	"NEIGH_DEAD":          {trace.ReasonNoNeighbor, "neighbor", "", "the neighbour entry is gone", "ip neigh"},
-	"PKT_TOO_BIG":         {trace.ReasonMTU, "link", "", "larger than the next device's MTU, and DF is set", "ip link; see the ICMP error"},
+	"PKT_TOO_BIG":         {trace.ReasonMTU, "link", trace.Route, "larger than the next device's MTU, and DF is set", "ip link; see the ICMP error"},
 	"DEV_READY":           {trace.ReasonDeviceDown, "link", trace.Egress, "the device is not ready", "ip link"},
 	"FULL_RING":           {trace.ReasonTunnelDown, "tunnel", trace.Egress, "the device's queue is full: nobody reads it", "is the tunnel's process alive?"},
 	"TAP_FILTER":          {trace.ReasonDeviceDown, "link", trace.Egress, "the TAP device's filter", ""},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -11,8 +12,8 @@ import (
 )
 
 // WritePcapng writes events as a pcapng file with one interface for each device
-// of each place, called "place/device", and nanosecond time stamps. Events
-// should be in order of time; Collect's are.
+// of each place, called "place/device", nanosecond time stamps, and the events'
+// comments. Events should be in order of time; Collect's are.
 func WritePcapng(w io.Writer, events []Event) error {
 	section := pcapgo.NgWriterOptions{SectionInfo: pcapgo.NgSectionInfo{
 		Hardware: runtime.GOARCH, OS: runtime.GOOS, Application: "slipway",
@@ -71,9 +72,9 @@ func (e Event) packetOptions() pcapgo.NgPacketOptions {
 	if e.Direction == Out {
 		flags.Direction = pcapgo.NgEpbFlagDirectionOutbound
 	}
-	opts := pcapgo.NgPacketOptions{Flags: flags}
+	opts := pcapgo.NgPacketOptions{Flags: flags, Comments: slices.Clone(e.Comments)}
 	if e.PartialChecksum {
-		opts.Comments = []string{"transport checksum not filled in yet: left to the device"}
+		opts.Comments = append(opts.Comments, "transport checksum not filled in yet: left to the device")
 	}
 	return opts
 }

@@ -19,6 +19,9 @@ type World struct {
 	Sent datapath.Packet
 	// Answer is what the sender got.
 	Answer Answer
+	// Live: the packet was not ours, so that the answer's arrival is known from
+	// its events alone.
+	Live bool
 	// Rule returns a rule's text as iptables-save shows it, "-A …", and for
 	// number 0 the chain's policy, "policy ACCEPT"; empty if there is none. It is
 	// nil if no rule hits were recorded.
@@ -64,7 +67,11 @@ func FromSKB(events []skbtrace.Event, hits []ruletrace.Hit, w World) trace.Obser
 	n := 0
 	o.Request, n = there.hops(first, first, 0)
 	o.Reply, n = back.hops(first, there.before(back, first), n)
-	o.Copies, _ = (&way{list: slices.Concat(there.copies, back.copies)}).hops(first, first, n)
+	for _, c := range slices.Concat(there.copies, back.copies) {
+		var hops []trace.Hop
+		hops, n = c.hops(first, c.list[0].first().TimeNs, n)
+		o.Copies = append(o.Copies, hops...)
+	}
 	o.Verdict, o.Cause = v.verdict, v.cause
 	o.Notes = append(o.Notes, v.notes...)
 	o.LatencyNs = max(there.last(), back.last()) - first

@@ -6,46 +6,36 @@ import (
 	"slipway/datapath/skbtrace"
 )
 
-// copied is a flooded copy: its events from the switch on, and its end.
+// copied is a copy that a switch sent to somebody who threw it away: its events
+// from the switch on, and its end.
 type copied struct {
 	events []sighting
 	end    sighting
 }
 
-// splitCopies takes the copies out that a switch flooded and somebody threw
-// away because they were for another MAC. If nothing else of the packet goes on
-// from the switch, one of them was its own end.
+// splitCopies takes out the copies that a switch sent to ports where nobody has
+// the frame's MAC.
 func splitCopies(moving, ends []sighting) (main []sighting, copies []copied) {
-	isCopy := make([]int, len(moving)) // index into copies from 1
+	isCopy := make([]bool, len(moving))
 	for _, e := range ends {
 		if e.Point != skbtrace.Free || e.Reason != "OTHERHOST" {
 			continue
 		}
 		tail := tailOf(moving, e)
-		if len(tail) == 0 {
+		if len(tail) == 0 || !switched(moving, tail) {
 			continue
 		}
 		c := copied{end: e}
 		for _, i := range tail {
 			c.events = append(c.events, moving[i])
-			isCopy[i] = len(copies) + 1
+			isCopy[i] = true
 		}
 		copies = append(copies, c)
 	}
-	own := 0
-	for n := range copies {
-		if !goesOn(moving, isCopy, &copies[n].events[0]) {
-			own = n + 1
-			break
-		}
-	}
 	for i, s := range moving {
-		if isCopy[i] == 0 || isCopy[i] == own {
+		if !isCopy[i] {
 			main = append(main, s)
 		}
-	}
-	if own > 0 {
-		copies = slices.Delete(copies, own-1, own)
 	}
 	return main, copies
 }
@@ -71,27 +61,19 @@ func follows(moving []sighting, tail []int) bool {
 	return len(tail) > 0 && moving[tail[len(tail)-1]].Point == skbtrace.Queue
 }
 
-// goesOn reports whether something of the packet that is no copy was seen after
-// it came to the switch that made a copy: another port that sent it, the switch
-// itself, or anything behind.
-func goesOn(moving []sighting, isCopy []int, from *sighting) bool {
-	arrival := -1
-	for i := range moving {
-		s := &moving[i]
-		if s.TimeNs > from.TimeNs {
-			break
-		}
-		if s.Inode == from.Inode && (s.Point == skbtrace.Receive || s.Point == skbtrace.Rx) {
-			arrival = i
-		}
+// switched reports whether a tail begins at a switch's port, which a host that
+// routes has chosen by address, and goes no further than the port's other end.
+func switched(moving []sighting, tail []int) bool {
+	from := &moving[tail[0]]
+	if from.Point != skbtrace.Queue && from.Point != skbtrace.Xmit {
+		return false
 	}
-	for i := arrival + 1; i < len(moving); i++ {
-		s := &moving[i]
-		if isCopy[i] != 0 || (s.Inode == from.Inode && s.Point == skbtrace.Hook) {
-			continue
-		}
-		if s.Inode != from.Inode || arrival < 0 || s.Device != moving[arrival].Device {
-			return true
+	if slices.ContainsFunc(tail, func(i int) bool { return moving[i].Point == skbtrace.Hook }) {
+		return false
+	}
+	for i := tail[0] - 1; i >= 0; i-- {
+		if s := &moving[i]; s.Inode == from.Inode {
+			return s.Point != skbtrace.Hook || s.Out != from.Device
 		}
 	}
 	return false

@@ -2,6 +2,8 @@ package observe
 
 import (
 	"fmt"
+	"net"
+	"slices"
 	"strings"
 
 	"slipway/datapath/skbtrace"
@@ -92,12 +94,35 @@ func (w *way) loss() (free, icmp *sighting) {
 }
 
 func (w *way) isCopysEnd(e *sighting) bool {
-	for _, p := range w.copies {
-		if p.last().life == e.life && p.last().TimeNs == e.TimeNs {
-			return true
-		}
+	return slices.ContainsFunc(w.copies, func(c *way) bool {
+		ended := c.end().ended[0]
+		return ended.life == e.life && ended.TimeNs == e.TimeNs
+	})
+}
+
+// astray explains a packet that a switch sent only where nobody took it.
+func (w *way) astray() *trace.Cause {
+	end := w.end()
+	if end == nil || len(w.copies) == 0 {
+		return nil
 	}
-	return false
+	from := w.copies[0].list[0]
+	if from.hop.Namespace != end.hop.Namespace {
+		return nil // it went on from the switch
+	}
+	c := causeAt(end, end.last())
+	c.Reason, c.Table, c.Reply, c.Kernel = trace.ReasonNoFDB, "fdb", w.reply, "OTHERHOST ip_rcv_core"
+	takers := make([]string, len(w.copies))
+	for i, t := range w.copies {
+		takers[i] = t.end().hop.Place
+	}
+	c.Text = fmt.Sprintf("%s: the switch sent it only where nobody has MAC %s: to %s", c.Place, net.HardwareAddr(from.first().DstMAC[:]), strings.Join(takers, ", "))
+	c.Hint = "bridge fdb, bridge link; is the right port up?"
+	end.hop.Action, end.hop.Reason, end.hop.Table = trace.Drop, c.Text, c.Table
+	for _, t := range w.copies {
+		end.ended = append(end.ended, t.end().ended...)
+	}
+	return c
 }
 
 // cause explains a loss, and marks the hop at which it happened, or adds one. It
@@ -110,7 +135,7 @@ func (w *way) cause(answer *sighting) *trace.Cause {
 		event = icmp
 	}
 	if end == nil || event == nil {
-		return nil
+		return w.astray()
 	}
 	if free != nil && free.Reason == "NETFILTER_DROP" {
 		return w.droppedInHook(end, free, icmp, answer)
@@ -140,6 +165,9 @@ func (w *way) cause(answer *sighting) *trace.Cause {
 	}
 	c.Text = fmt.Sprintf("%s: %s", c.Place, d.text)
 	w.mark(c, *event, trace.Drop)
+	if c.Reason == trace.ReasonMTU && c.Stage == trace.Route {
+		c.Device = "" // the device that it does not fit is the one behind, of which there is no event
+	}
 	return c
 }
 

@@ -30,8 +30,8 @@ func (w *World) decodeHits(hits []ruletrace.Hit) []decodedHit {
 func (r *reader) netfilter(w *way) {
 	used := map[int]bool{}
 	for i, p := range w.list {
-		if p.first().Point != skbtrace.Hook {
-			continue
+		if p.first().Point != skbtrace.Hook || p.hop.Stage != p.first().stage() {
+			continue // a tunnel's hop rests on hooks' events too
 		}
 		before := p.first().traced()
 		if i > 0 && w.list[i-1].hop.Packet.Outer == nil == (before.Outer == nil) {

@@ -39,7 +39,7 @@ func (v *verdict) nothing() {
 	s := v.w.Sender
 	v.cause = errnoCause(v.w.Answer.Err)
 	v.cause.Node, v.cause.Namespace, v.cause.Place, v.cause.Stage = s.Node, s.Namespace, s.Label, trace.Socket
-	v.cause.Text = fmt.Sprintf("%s: the kernel refused to send it: %v", s.Label, v.w.Answer.Err)
+	v.cause.Text = fmt.Sprintf("%s: the kernel refused to send it: %s", s.Label, v.cause.Kernel)
 	v.verdict = trace.Rejected
 }
 
@@ -110,7 +110,7 @@ func (v *verdict) answer() {
 	case v.back.end() == nil:
 		v.unknown(v.there, "the request was taken, no answer was seen")
 		v.cause.Reply = true
-	case v.back.delivered() && v.w.Answer.Got:
+	case v.back.delivered() && (v.w.Answer.Got || v.w.Live && !refuses(&v.back.list[0].first().packet.IP)):
 		v.verdict = trace.Delivered
 	case v.back.delivered() && v.told():
 		v.cause = v.refusal()
@@ -161,7 +161,9 @@ func (v *verdict) unknown(w *way, text string) {
 		if h.Packet.Outer != nil {
 			v.cause.Text = "last seen at " + h.At() + " inside its tunnel: the tunnel's socket may hold it"
 			v.cause.Hint = "is the tunnel's process alive?"
+			return
 		}
+		v.cause.Text = "last seen at " + h.At() + ", on its way to a socket; no event says that it was read"
 	}
 }
 
@@ -180,11 +182,19 @@ var errnos = []struct {
 	{syscall.ECONNREFUSED, drops["NO_SOCKET"], "socket"},
 }
 
+// errnoCause explains an error of the system's; none is not seen.
 func errnoCause(err error) *trace.Cause {
+	if err == nil {
+		return &trace.Cause{Reason: trace.ReasonNotSeen}
+	}
 	for _, e := range errnos {
 		if errors.Is(err, e.err) {
 			return &trace.Cause{Reason: e.drop.reason, Table: e.table, Hint: e.drop.hint, Kernel: e.err.Error()}
 		}
 	}
-	return &trace.Cause{Reason: trace.ReasonNotSeen, Kernel: err.Error()}
+	c := &trace.Cause{Reason: trace.ReasonNotSeen, Kernel: err.Error()}
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		c.Kernel = errno.Error()
+	}
+	return c
 }

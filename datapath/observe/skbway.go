@@ -26,7 +26,7 @@ type way struct {
 	reply  bool
 	list   []*passage
 	ends   []sighting // events about its end, in order: Free, Consume, ICMPSend
-	copies []*passage // of a switch's flooding: nobody took them
+	copies []*way     // that a switch sent where nobody took them
 	about  []sighting // errors about this packet
 }
 
@@ -105,12 +105,11 @@ func (r *reader) way(list []sighting, reply bool) *way {
 	main, copies := splitCopies(moving, w.ends)
 	w.list = r.carried(r.passages(main))
 	for _, c := range copies {
-		w.copies = append(w.copies, r.passages(c.events)...)
-		if n := len(w.copies); n > 0 {
-			p := w.copies[n-1]
-			p.hop.Action, p.hop.Reason = trace.Drop, "a copy for another MAC: goes no further here"
-			p.events = append(p.events, c.end)
-		}
+		list := r.passages(c.events)
+		p := list[len(list)-1]
+		p.hop.Action, p.hop.Reason = trace.Drop, "a copy for another MAC: goes no further here"
+		p.ended = append(p.ended, c.end)
+		w.copies = append(w.copies, &way{reply: reply, list: list})
 	}
 	r.netfilter(w)
 	return w

@@ -55,10 +55,16 @@ func (m *matcher) cause(p, s int) {
 		return true
 	}
 	switch {
+	case !slices.Contains(m.seen.Observes, Prerouting):
+		// Who sees devices only knows who refused, not what for.
+		if m.seen.Verdict == Rejected {
+			differs("namespace", a.Namespace, b.Namespace)
+		}
 	case a.Reply != b.Reply:
 		m.add(a.Reply, p, s, "cause", "the prediction loses the %s, lost was the %s", direction(a.Reply), direction(b.Reply))
 	case !a.Reason.like(b.Reason):
-		m.add(a.Reply, p, s, "cause", "the prediction is lost by %s, the packet by %s%s", a.Reason, b.Reason, a.because())
+		m.add(a.Reply, p, s, "cause", "the prediction is lost by %s, the packet by %s%s", a.Reason, b.Reason, b.because())
+	case a.Reason != b.Reason: // the kernel tells less, also about where
 	case differs("namespace", a.Namespace, b.Namespace):
 	case differs("device", a.Device, b.Device):
 	case differs("table", a.Table, b.Table):
@@ -80,8 +86,10 @@ func ruled(r Reason) bool { return r == ReasonRuleDrop || r == ReasonRuleReject 
 
 // alike are reasons that the kernel's events do not tell apart.
 var alike = [][]Reason{
-	{ReasonNoVTEP, ReasonTunnelDown},      // nothing takes the outer packet
-	{ReasonNoFDB, ReasonNoNeighbor},       // a VXLAN device that knows no remote
+	{ReasonNoVTEP, ReasonTunnelDown}, // nothing takes the outer packet
+	{ReasonNoFDB, ReasonNoNeighbor},  // a VXLAN device that knows no remote
+	// A switch that sends the frame only where nobody takes it.
+	{ReasonNoFDB, ReasonPortDown, ReasonDeviceDown, ReasonOtherHost},
 	{ReasonDeviceDown, ReasonTunnelDown},  // a TUN that nobody serves has no carrier
 	{ReasonDeviceDown, ReasonNoRoute},     // routes over a dead device are dead as well
 	{ReasonDeviceDown, ReasonPortDown},    // a port is disabled when its device goes down
