@@ -98,6 +98,7 @@ __u32 addresses_needed; // so many of its addresses must be in the filter for a 
 __u8 bloom[BLOOM];
 __u8 bloom_learned[BLOOM];
 
+__u32 learned;	    // there is something in tuples
 __u64 active_until; // jiffies: until then there may be wanted packets on their way
 __u64 lost;	    // events without room
 
@@ -189,7 +190,7 @@ __noinline int tuple_wanted(const struct tuple *t)
 				return 1;
 		}
 	}
-	return bpf_map_lookup_elem(&tuples, t) != NULL;
+	return learned && bpf_map_lookup_elem(&tuples, t) != NULL;
 }
 
 // icmp_error: RFC 1122 §3.2.2.
@@ -308,6 +309,7 @@ static __always_inline void learn(const struct tuple *t)
 	}
 	bpf_map_update_elem(&tuples, t, &one, BPF_ANY);
 	bpf_map_update_elem(&tuples, &back, &one, BPF_ANY);
+	learned = 1;
 	bloom_learned[bloom_index(t->src)] = 1;
 	bloom_learned[bloom_index(t->dst)] = 1;
 }
@@ -319,6 +321,7 @@ static __always_inline void learn_fragments(const struct look *l)
 	__u8 one = 1;
 
 	bpf_map_update_elem(&tuples, &t, &one, BPF_ANY);
+	learned = 1;
 }
 
 static __always_inline bool active(void)
@@ -364,6 +367,16 @@ static __always_inline __u32 offset(const struct sk_buff *skb, __u8 point)
 	return skb->network_header;
 }
 
+// strange_tcp says of most of what passes, and at little cost, that it is not wanted:
+// a TCP packet, which carries no other, between hosts of no flow.
+static __always_inline bool strange_tcp(const struct sk_buff *skb, __u32 at)
+{
+	const struct iphdr *ip = AT(iphdr, skb->head + at);
+
+	return at + sizeof(*ip) <= skb->tail && ip->protocol == IPPROTO_TCP &&
+	       known(ip->saddr) + known(ip->daddr) < addresses_needed && !active();
+}
+
 // follow decides whether the packet is wanted and returns the namespace where
 // it is; 0 if it is not wanted. With inode the caller says where.
 static __always_inline __u64 follow(const struct sk_buff *skb, __u8 point, __u32 at, __u64 inode)
@@ -372,7 +385,7 @@ static __always_inline __u64 follow(const struct sk_buff *skb, __u8 point, __u32
 	struct track *t = NULL, now = {};
 	__u64 key = (__u64)skb;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP))
+	if (skb->protocol != bpf_htons(ETH_P_IP) || strange_tcp(skb, at))
 		return 0;
 	look_at(skb, at, &l);
 	if (!l.wanted && !active())

@@ -100,6 +100,7 @@ const (
 	skbtraceVarBloomLearned    = "bloom_learned"
 	skbtraceVarFlowCount       = "flow_count"
 	skbtraceVarFlows           = "flows"
+	skbtraceVarLearned         = "learned"
 	skbtraceVarLost            = "lost"
 	skbtraceVarUdpPort         = "udp_port"
 	skbtraceVarUnusedEvent     = "unused_event"
@@ -186,6 +187,7 @@ type skbtraceVariableSpecs struct {
 	BloomLearned    *ebpf.VariableSpec `ebpf:"bloom_learned"`
 	FlowCount       *ebpf.VariableSpec `ebpf:"flow_count"`
 	Flows           *ebpf.VariableSpec `ebpf:"flows"`
+	Learned         *ebpf.VariableSpec `ebpf:"learned"`
 	Lost            *ebpf.VariableSpec `ebpf:"lost"`
 	UdpPort         *ebpf.VariableSpec `ebpf:"udp_port"`
 	UnusedEvent     *ebpf.VariableSpec `ebpf:"unused_event"`
@@ -239,6 +241,7 @@ type skbtraceVariables struct {
 	BloomLearned    *ebpf.Variable `ebpf:"bloom_learned"`
 	FlowCount       *ebpf.Variable `ebpf:"flow_count"`
 	Flows           *ebpf.Variable `ebpf:"flows"`
+	Learned         *ebpf.Variable `ebpf:"learned"`
 	Lost            *ebpf.Variable `ebpf:"lost"`
 	UdpPort         *ebpf.Variable `ebpf:"udp_port"`
 	UnusedEvent     *ebpf.Variable `ebpf:"unused_event"`
