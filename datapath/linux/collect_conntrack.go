@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	vnl "github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -70,11 +70,16 @@ const (
 	filterICMPID  = 1 << 8
 )
 
-// tracking finds rules that make the kernel track a namespace's connections:
-// hooks are only there while such a rule is (nf_ct_netns_get in linux).
-var tracking = regexp.MustCompile(`-m (conntrack|state|connmark|connlimit|connbytes|helper|connlabel|cluster)\b` +
-	`|-j (MASQUERADE|SNAT|DNAT|REDIRECT|NETMAP|CONNMARK|CT|NOTRACK|SYNPROXY)\b` +
-	`|"(ct|masquerade|snat|dnat|redirect|ct helper)":`)
+// tracking are parts of rules that make the kernel track a namespace's
+// connections: hooks are only there while such a rule is (nf_ct_netns_get in
+// linux), in iptables' words and in nftables'.
+var (
+	tracking = []string{
+		"-j MASQUERADE", "-j DNAT", "-m conntrack", "-m state", "-j SNAT", "-j REDIRECT", "-j NETMAP", "-j CONNMARK",
+		"-j CT ", "-j NOTRACK", "-j SYNPROXY", "-m connmark", "-m connlimit", "-m connbytes", "-m connlabel", "-m helper", "-m cluster",
+	}
+	trackingNFT = []string{`"ct":`, `"masquerade":`, `"snat":`, `"dnat":`, `"redirect":`, `"ct helper":`}
+)
 
 // tracks reports whether connections are tracked, as far as the rules tell;
 // without having read them, they may be.
@@ -82,12 +87,16 @@ func tracks(st *datapath.NetState, o CollectOptions, count int) bool {
 	if o.SkipRules || count > 0 {
 		return true
 	}
-	if tracking.MatchString(st.NFTables) {
-		return true
-	}
-	for _, table := range st.RuleSave {
-		if tracking.MatchString(table) {
+	for _, word := range trackingNFT {
+		if strings.Contains(st.NFTables, word) {
 			return true
+		}
+	}
+	for _, word := range tracking {
+		for _, table := range st.RuleSave {
+			if strings.Contains(table, word) {
+				return true
+			}
 		}
 	}
 	return false
@@ -167,7 +176,9 @@ func (q ConntrackQuery) lookup() ([]datapath.ConntrackEntry, error) {
 		types = []byte{8, 0} // and reply
 	}
 	for _, icmpType := range types {
-		req := vnl.NewNetlinkRequest(ctSubsystem<<8|ctGet, 0)
+		// The answer claims to be one of several (ctnetlink_fill_info): what
+		// ends it is the acknowledgement.
+		req := vnl.NewNetlinkRequest(ctSubsystem<<8|ctGet, unix.NLM_F_ACK)
 		req.AddData(nfHeader())
 		req.AddData(q.tuple(ctaTupleOrig, icmpType))
 		messages, err := req.Execute(unix.NETLINK_NETFILTER, 0)

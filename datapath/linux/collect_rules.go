@@ -25,6 +25,11 @@ func (h *Host) collectRules(ctx context.Context, st *datapath.NetState, o Collec
 		return fmt.Errorf("read iptables: %w", err)
 	}
 	st.RuleSave = saveByTable(save)
+	if !o.Counters {
+		for name, table := range st.RuleSave {
+			st.RuleSave[name] = withoutPolicyCounters(table)
+		}
+	}
 	if foreign := foreignTables(tables, st.RuleBackend == "nft"); len(foreign) > 0 {
 		if st.NFTables, err = h.listRuleset(ctx, foreign); err != nil {
 			return err
@@ -144,4 +149,25 @@ func saveByTable(save string) map[string]string {
 		save = save[end:]
 	}
 	return out
+}
+
+// withoutPolicyCounters zeroes the counters of built-in chains, which
+// iptables-save prints in any case. Chains stand at the head of their table.
+func withoutPolicyCounters(table string) string {
+	head, rest, _ := strings.Cut(table, "\n")
+	var b strings.Builder
+	b.Grow(len(table))
+	b.WriteString(head)
+	b.WriteByte('\n')
+	for strings.HasPrefix(rest, ":") {
+		line, after, _ := strings.Cut(rest, "\n")
+		if i := strings.LastIndex(line, " ["); i > 0 {
+			line = line[:i]
+		}
+		b.WriteString(line)
+		b.WriteString(" [0:0]\n")
+		rest = after
+	}
+	b.WriteString(rest)
+	return b.String()
 }

@@ -108,12 +108,12 @@ route add 10.27.0.0/16 tos 0x10 dev d0 src 10.9.0.1 mtu lock 1200 advmss 900
 route add default via 192.0.2.20
 route add 10.28.0.1 dev d0 scope link proto static
 rule add priority 100 from 10.1.0.0/24 to 10.2.0.0/16 fwmark 0x10/0xf0 iif eth0 lookup 77
-rule add priority 101 not from 10.3.0.1 oif d0 blackhole
 rule add priority 102 ipproto tcp dport 80 lookup 77
 rule add priority 103 goto 32766
 rule add priority 104 fwmark 0x1 prohibit
 rule add priority 105 lookup main suppress_prefixlength 0
 rule add priority 106 tos 0x08 unreachable
+rule add priority 40000 not from 10.3.0.1 oif d0 blackhole
 neigh add 192.0.2.30 lladdr 02:00:00:00:00:30 dev eth0 nud permanent
 neigh add 192.0.2.31 lladdr 02:00:00:00:00:31 dev eth0 nud stale
 neigh add 10.1.7.0 lladdr 0a:58:00:00:00:07 dev vx5 nud permanent
@@ -411,7 +411,6 @@ func TestCollectPolicy(t *testing.T) {
 	rules := []datapath.PolicyRule{
 		{Priority: 0, Action: "lookup", Table: 255},
 		{Priority: 100, Src: pfx("10.1.0.0/24"), Dst: pfx("10.2.0.0/16"), Mark: 0x10, Mask: 0xf0, IIf: "eth0", Action: "lookup", Table: 77},
-		{Priority: 101, Src: pfx("10.3.0.1/32"), OIf: "d0", Invert: true, Action: "blackhole"},
 		{Priority: 102, Action: "lookup", Table: 77, Other: "ipproto tcp dport 80"},
 		{Priority: 103, Action: "goto", Goto: 32766},
 		{Priority: 104, Mark: 1, Mask: 0xffffffff, Action: "prohibit"},
@@ -419,6 +418,7 @@ func TestCollectPolicy(t *testing.T) {
 		{Priority: 106, Action: "unreachable", Other: "tos 0x08"},
 		{Priority: 32766, Action: "lookup", Table: 254},
 		{Priority: 32767, Action: "lookup", Table: 253},
+		{Priority: 40000, Src: pfx("10.3.0.1/32"), OIf: "d0", Invert: true, Action: "blackhole"},
 	}
 	have := slices.Clone(st.Policy)
 	for i := range have {
@@ -460,6 +460,9 @@ func TestCollectNeighbors(t *testing.T) {
 	}
 	if d := cmp.Diff([]string{"eth0 192.0.2.99"}, proxies); d != "" {
 		t.Errorf("proxy entries (-made +collected):\n%s", d)
+	}
+	if !slices.ContainsFunc(got, func(s string) bool { return s == "eth0 192.0.2.77  failed" || s == "eth0 192.0.2.77  incomplete" }) {
+		t.Errorf("nobody has 192.0.2.77, but collected was %q", got)
 	}
 	for _, has := range []string{"eth0 192.0.2.30 02:00:00:00:00:30 permanent", "eth0 192.0.2.31 02:00:00:00:00:31 stale"} {
 		if !slices.Contains(got, has) {

@@ -1,7 +1,6 @@
 package linux
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -149,8 +148,8 @@ func calm(entries []byte) ([]byte, error) {
 		if next < entryLen || next > len(rest) {
 			return nil, fmt.Errorf("entry of %d bytes", next)
 		}
-		copy(rest[entryCacheAt:], bytes.Repeat([]byte{0}, 4))
-		copy(rest[entryFromAt:entryLen], bytes.Repeat([]byte{0}, entryLen-entryFromAt))
+		clear(rest[entryCacheAt : entryCacheAt+4])
+		clear(rest[entryFromAt:entryLen])
 		rest = rest[next:]
 	}
 	return entries, nil
