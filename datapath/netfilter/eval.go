@@ -15,6 +15,7 @@ func Eval(rs *kubeproxy.Ruleset, q Query) []Outcome { return Compile(rs).Eval(q)
 // multiplies: what comes after so many outcomes is unknown.
 const (
 	maxSteps    = 1 << 22 // rules looked at in one query
+	maxHits     = 1 << 16 // rules hit on one way
 	maxOutcomes = 1 << 14
 )
 
@@ -128,7 +129,7 @@ func (w *way) run() {
 		}
 		r, n := &rules[w.at], w.at+1
 		w.at = n
-		if w.e.steps++; w.e.steps > maxSteps || len(w.e.out) >= maxOutcomes {
+		if w.e.steps++; w.e.steps > maxSteps || len(w.hits) > maxHits || len(w.e.out) >= maxOutcomes {
 			w.giveUp(r.raw, "there are too many ways through the rules")
 			return
 		}

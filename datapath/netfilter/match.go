@@ -75,31 +75,27 @@ func (w *way) matches(b *body) answer {
 }
 
 // matchers make matches from their options.
-var matchers map[string]func(o *options) match
-
-func init() { // not an initialiser, so that matches may ask for each other
-	matchers = map[string]func(o *options) match{
-		"comment":   func(o *options) match { o.value("--comment"); return always },
-		"nfacct":    func(o *options) match { o.value("--nfacct-name"); return always },
-		"tcp":       tcpMatch,
-		"udp":       udpMatch,
-		"sctp":      udpMatch,
-		"icmp":      icmpMatch,
-		"multiport": multiportMatch,
-		"mark":      markMatch,
-		"connmark":  connmarkMatch,
-		"conntrack": conntrackMatch,
-		"state":     stateMatch,
-		"addrtype":  addrtypeMatch,
-		"statistic": statisticMatch,
-		"recent":    recentMatch,
-		"physdev":   physdevMatch,
-		"pkttype":   pkttypeMatch,
-		"set":       setMatch,
-		"iprange":   iprangeMatch,
-		"length":    lengthMatch,
-		"ttl":       ttlMatch,
-	}
+var matchers = map[string]func(o *options) match{
+	"comment":   func(o *options) match { o.value("--comment"); return always },
+	"nfacct":    func(o *options) match { o.value("--nfacct-name"); return always },
+	"tcp":       tcpMatch,
+	"udp":       udpMatch,
+	"sctp":      udpMatch,
+	"icmp":      icmpMatch,
+	"multiport": multiportMatch,
+	"mark":      markMatch,
+	"connmark":  connmarkMatch,
+	"conntrack": conntrackMatch,
+	"state":     stateMatch,
+	"addrtype":  addrtypeMatch,
+	"statistic": statisticMatch,
+	"recent":    recentMatch,
+	"physdev":   physdevMatch,
+	"pkttype":   pkttypeMatch,
+	"set":       setMatch,
+	"iprange":   iprangeMatch,
+	"length":    lengthMatch,
+	"ttl":       ttlMatch,
 }
 
 func always(*way) answer { return answer{is: yes} }

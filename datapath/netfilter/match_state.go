@@ -4,7 +4,6 @@ import (
 	"math"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -298,7 +297,7 @@ func (w *way) recall(m Remembered, within time.Duration, hits int, not bool) (a 
 	}
 	a = is((seen >= hits) != not)
 	if !known && seen < hits {
-		a.note = "what list " + strconv.Quote(m.List) + " remembers is not known; " + m.Address.String() + " is taken for a new client"
+		a.note = "which clients are remembered (xt_recent) is not known; " + m.Address.String() + " is taken for a new one"
 	}
 	return a, seen > 0
 }
