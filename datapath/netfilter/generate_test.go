@@ -5,8 +5,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"strings"
-
-	"slipway/datapath"
 )
 
 // generator makes rule sets and packets that have much to do with each other.
@@ -366,40 +364,4 @@ func (c *place) notLo() string {
 		return "-m addrtype ! --dst-type LOCAL "
 	}
 	return "! -o lo "
-}
-
-// packet is the first of a connection, or one that fits to none.
-func (g *generator) packet() probe {
-	g.id++
-	g.port++
-	p := probe{payload: g.IntN(3) * 30}
-	p.Src, p.Dst = netip.MustParseAddr(g.one(sources...)), netip.MustParseAddr(g.one(destinations...))
-	p.SPort, p.TTL, p.ID = g.port, uint8(g.one("@", "?", "\n")[0]), g.id // 64, 63, 10
-	dport := 0
-	_, _ = fmt.Sscan(g.one(destPorts...), &dport)
-	p.DPort = uint16(dport)
-	switch n := g.IntN(10); {
-	case n < 4:
-		p.Proto, p.Flags = "tcp", "SYN"
-		if g.chance(15) {
-			p.Flags = g.one("ACK", "RST", "SYN,ACK", "FIN,ACK")
-		}
-	case n < 7:
-		p.Proto = "udp"
-	case n < 9:
-		p.Proto, p.ICMP = "icmp", &datapath.ICMPInfo{Type: 8, ID: g.port}
-		if g.chance(15) {
-			p.ICMP.Type = 0
-		}
-	case g.other: // no ports to tell connections apart: one is enough
-		p.Proto = "udp"
-	default:
-		g.other = true
-		p.Proto, p.Src = "253", netip.AddrFrom4([4]byte{10, 77, byte(g.port >> 8), byte(g.port)})
-	}
-	if p.ICMP != nil || p.Proto == "253" {
-		p.SPort, p.DPort = 0, 0
-	}
-	p.Length = len(p.bytes())
-	return p
 }

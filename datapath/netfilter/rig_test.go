@@ -3,6 +3,7 @@ package netfilter
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -183,7 +184,7 @@ func (r *rig) send(dev string, p probe) {
 		err = unix.Sendto(r.raw, b, 0, &unix.SockaddrInet4{Addr: p.Dst.As4()})
 	}
 	// a packet that a rule drops on its way out is EPERM
-	if err != nil && (dev != "" || err != unix.EPERM) { //nolint:errorlint // an errno
+	if err != nil && (dev != "" || !errors.Is(err, unix.EPERM)) {
 		r.t.Fatalf("send %v from %q: %v", p.Packet, dev, err)
 	}
 }
@@ -208,7 +209,7 @@ func (r *rig) receive(into map[uint16]seen, n int) {
 		if len(into) < n {
 			wait = 20
 		}
-		if _, err := unix.Poll(polls, wait); err != nil && err != unix.EINTR { //nolint:errorlint // an errno
+		if _, err := unix.Poll(polls, wait); err != nil && !errors.Is(err, unix.EINTR) {
 			r.t.Fatal(err)
 		}
 		quiet := true
@@ -276,78 +277,4 @@ func (r *rig) state() *datapath.NetState {
 		s.Routes = append(s.Routes, datapath.FIBRoute{Table: route.Table, Dst: dst, Type: types[route.Type], Dev: l.Attrs().Name})
 	}
 	return s
-}
-
-// probe is a packet to send.
-type probe struct {
-	datapath.Packet
-	payload int
-}
-
-// bytes is the packet, with right checksums.
-func (p probe) bytes() []byte {
-	proto, _ := protocolNumber(p.Proto)
-	var l4 []byte
-	switch proto {
-	case protoTCP:
-		flags, _ := tcpFlags(p.Flags)
-		l4 = make([]byte, 24+p.payload)
-		binary.BigEndian.PutUint32(l4[4:], 1000)
-		if flags&flagBits["ACK"] != 0 {
-			binary.BigEndian.PutUint32(l4[8:], 1001)
-		}
-		l4[12], l4[13] = 6<<4, flags
-		binary.BigEndian.PutUint16(l4[14:], 65535)
-		copy(l4[20:], []byte{2, 4, 1460 >> 8, 1460 & 0xff}) // maximum segment size
-	case protoUDP:
-		l4 = make([]byte, 8+p.payload)
-		binary.BigEndian.PutUint16(l4[4:], uint16(len(l4)))
-	case protoICMP:
-		l4 = make([]byte, 8+p.payload)
-		l4[0], l4[1] = p.ICMP.Type, p.ICMP.Code
-		binary.BigEndian.PutUint16(l4[4:], p.ICMP.ID)
-		if p.ICMP.Quoted != nil {
-			q := probe{Packet: *p.ICMP.Quoted}.bytes()
-			l4 = append(l4[:8], q...)
-		}
-	default:
-		l4 = make([]byte, 8+p.payload)
-	}
-	if proto == protoTCP || proto == protoUDP {
-		binary.BigEndian.PutUint16(l4, p.SPort)
-		binary.BigEndian.PutUint16(l4[2:], p.DPort)
-	}
-	b := make([]byte, 20, 20+len(l4))
-	b[0], b[8], b[9] = 0x45, p.TTL, proto
-	binary.BigEndian.PutUint16(b[2:], uint16(20+len(l4)))
-	binary.BigEndian.PutUint16(b[4:], p.ID)
-	src, dst := p.Src.As4(), p.Dst.As4()
-	copy(b[12:], src[:])
-	copy(b[16:], dst[:])
-	binary.BigEndian.PutUint16(b[10:], checksum(b, 0))
-	if at, ok := map[uint8]int{protoTCP: 16, protoUDP: 6, protoICMP: 2}[proto]; ok {
-		sum := uint32(0)
-		if proto != protoICMP {
-			sum = uint32(proto) + uint32(len(l4))
-			for i := 12; i < 20; i += 2 {
-				sum += uint32(b[i])<<8 | uint32(b[i+1])
-			}
-		}
-		binary.BigEndian.PutUint16(l4[at:], checksum(l4, sum))
-	}
-	return append(b, l4...)
-}
-
-// checksum is RFC 1071.
-func checksum(b []byte, sum uint32) uint16 {
-	for i := 0; i+1 < len(b); i += 2 {
-		sum += uint32(b[i])<<8 | uint32(b[i+1])
-	}
-	if len(b)%2 == 1 {
-		sum += uint32(b[len(b)-1]) << 8
-	}
-	for sum > 0xffff {
-		sum = sum&0xffff + sum>>16
-	}
-	return ^uint16(sum)
 }
