@@ -8,7 +8,7 @@ sudo=""
 
 # command:package
 need="ip:iproute2 iptables-legacy:iptables nft:nftables ping:iputils-ping tcpdump:tcpdump tshark:tshark
-bird:bird2 curl:curl iperf3:iperf3 tc:iproute2 sysctl:procps git:git"
+bird:bird2 curl:curl iperf3:iperf3 tc:iproute2 sysctl:procps git:git chromium:chromium"
 missing=""
 for pair in $need; do
 	command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair##*:}"

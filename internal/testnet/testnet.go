@@ -38,6 +38,7 @@ const (
 	Bird       Capability = "bird"
 	Ping       Capability = "ping"
 	Curl       Capability = "curl"
+	Chromium   Capability = "chromium" // a browser without a window
 )
 
 // RequireEnv names the capabilities, separated by commas, whose absence is a

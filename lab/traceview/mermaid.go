@@ -45,7 +45,7 @@ func mermaidWay(b *strings.Builder, d way, ids map[string]string) {
 	if d.reply {
 		name = "reply"
 	}
-	fmt.Fprintf(b, "  Note over %s: %s #58; %s\n", ids[list[0].place], name, mermaidText(packetLine(d.steps[0].Packet)))
+	fmt.Fprintf(b, "  Note over %s: %s: %s\n", ids[list[0].place], name, mermaidText(packetLine(d.steps[0].Packet)))
 	var last [2]*step // the last one that was predicted, and observed
 	for _, g := range list {
 		for i := range g.steps {
@@ -94,11 +94,15 @@ func passageLabel(from, to *step) string {
 
 // noteLabel is a short form of what a step did; rules are too long here.
 func noteLabel(s step) string {
-	return clip(string(s.Stage)+" "+words(outcome(s)), 100)
+	text := clip(string(s.Stage)+" "+words(outcome(s)), 100)
+	if s.mark == onlyPredicted || s.ghost {
+		text += " (only predicted)"
+	}
+	return text
 }
 
 // mermaidText makes text safe: "#" begins an entity and ";" ends a statement,
 // "%%" begins a comment, and angle brackets are HTML.
 func mermaidText(s string) string {
-	return strings.NewReplacer("#", "#35;", ";", "#59;", "%", "#37;", "<", "#lt;", ">", "#gt;", "\"", "#quot;", ":", "#58;", "{", "#123;", "}", "#125;").Replace(clean(s))
+	return strings.NewReplacer("#", "#35;", ";", "#59;", "%", "#37;", "<", "#lt;", ">", "#gt;", "\"", "#quot;", "{", "#123;", "}", "#125;").Replace(clean(s))
 }

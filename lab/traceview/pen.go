@@ -147,15 +147,16 @@ func cut(word string, room int) []string {
 		return []string{word}
 	}
 	var out []string
-	piece := ""
-	for _, r := range word {
-		if piece != "" && lipgloss.Width(piece+string(r)) > room {
-			out = append(out, piece)
-			piece = ""
+	from, used := 0, 0
+	for i, r := range word {
+		w := lipgloss.Width(string(r))
+		if used+w > room && i > from {
+			out = append(out, word[from:i])
+			from, used = i, 0
 		}
-		piece += string(r)
+		used += w
 	}
-	return append(out, piece)
+	return append(out, word[from:])
 }
 
 // clean takes out what would steer a terminal: rules hold comments that others
@@ -179,4 +180,10 @@ func clip(s string, width int) string {
 		return s
 	}
 	return cut(s, max(width-1, 1))[0] + "…"
+}
+
+// column is s in a column of that width, with a blank behind it.
+func column(s string, width int) string {
+	s = clip(s, width-1)
+	return s + strings.Repeat(" ", width-lipgloss.Width(s))
 }

@@ -255,7 +255,7 @@ func (s *scene) place() {
 	}
 	s.w = max(x-frameGap+pad, 420)
 	if len(hosts) == len(s.frames) {
-		s.h = 0
+		s.h = titleH + frameHead
 		for _, f := range s.frames {
 			s.h = max(s.h, f.y+f.h+pad)
 		}

@@ -19,7 +19,8 @@ type TextOptions struct {
 const (
 	defaultWidth = 100
 	leastWidth   = 40
-	timeWidth    = 9 // " +12345.6"
+	fieldWidth   = 11
+	timeWidth    = 9 // at least: " +12345.6"
 )
 
 // Text writes a trace for reading: the headline, the way of the request and of
@@ -35,10 +36,7 @@ func Text(w io.Writer, t *trace.Trace, o TextOptions) error {
 	var c clock
 	for _, d := range ways(t) {
 		p.blank()
-		p.right = 0
-		if timed(d.steps) {
-			p.right = timeWidth
-		}
+		p.right = timeColumn(d.steps)
 		if o.Verbose {
 			explainWay(p, d, &c)
 		} else {
@@ -61,6 +59,20 @@ func timed(steps []step) bool {
 		}
 	}
 	return false
+}
+
+// timeColumn is how wide the times of a way are; zero where there are none.
+func timeColumn(steps []step) int {
+	if !timed(steps) {
+		return 0
+	}
+	width := timeWidth
+	for _, s := range steps {
+		if s.obs != nil {
+			width = max(width, len(micros(s.obs.TimeNs))+2, len(micros(-s.obs.TimeNs))+2)
+		}
+	}
+	return width
 }
 
 // headline is what a reader must know if he reads nothing else.
@@ -92,7 +104,7 @@ func headline(p *pen, t *trace.Trace) {
 
 // field writes "  name    words".
 func (p *pen) field(name string, words ...span) {
-	p.paragraph([]span{{fmt.Sprintf("  %-10s", name), faint}}, "", words...)
+	p.paragraph([]span{{"  " + column(name, fieldWidth), faint}}, "", words...)
 }
 
 func causeFields(p *pen, c *trace.Cause) {
@@ -193,7 +205,11 @@ func about(t *trace.Trace) string {
 }
 
 func verdictSpan(t *trace.Trace) span {
-	return verdictWord(t.Verdict, mergeCauses(t.PredictedCause, t.ObservedCause))
+	s := verdictWord(t.Verdict, mergeCauses(t.PredictedCause, t.ObservedCause))
+	if t.ObservedVerdict == nil && t.Verdict != trace.Unknown {
+		s.text = "WOULD BE " + s.text
+	}
+	return s
 }
 
 func verdictWord(v trace.Verdict, c *trace.Cause) span {

@@ -118,7 +118,7 @@ func (p *pen) entry(compared bool, since string, e entry) {
 	} else {
 		head = append(head, span{"  ", normal})
 	}
-	head = append(head, span{fmt.Sprintf("%-*s", labelWidth, e.label), normal})
+	head = append(head, span{column(e.label, labelWidth), normal})
 	p.paragraph(head, since, e.words...)
 	indent := 2 + labelWidth
 	if compared {

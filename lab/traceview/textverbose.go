@@ -75,5 +75,5 @@ func (p *pen) because(s step, told map[trace.Stage]bool) {
 const detailWidth = 12
 
 func (p *pen) detail(name string, words ...span) {
-	p.paragraph([]span{{fmt.Sprintf("       %-*s ", detailWidth, clip(name, detailWidth)), faint}}, "", words...)
+	p.paragraph([]span{{"       " + column(name, detailWidth+1), faint}}, "", words...)
 }
