@@ -33,6 +33,7 @@ var drops = map[string]drop{
 	"IP_INNOROUTES":       {trace.ReasonNoRoute, "main", trace.Route, "no route to the destination", "ip route get"},
 	"IP_OUTNOROUTES":      {trace.ReasonNoRoute, "main", trace.Route, "no route to the destination", "ip route get"},
 	"IP_INADDRERRORS":     {trace.ReasonForwardingOff, "sysctl", trace.Route, "the host does not forward", "sysctl net.ipv4.ip_forward"},
+	"IP_INHDR":            {trace.ReasonTTL, "main", trace.Route, "its time to live ended", "a routing loop, or a small --ttl"},
 	"NEIGH_FAILED":        {trace.ReasonNoNeighbor, "neighbor", "", "nobody answers ARP for the next hop", "ip neigh"},
 	"NEIGH_CREATEFAIL":    {trace.ReasonNoNeighbor, "neighbor", "", "no neighbour entry could be made", "ip neigh"},
 	"NEIGH_QUEUEFULL":     {trace.ReasonNoNeighbor, "neighbor", "", "too many packets wait for the next hop's MAC", "ip neigh"},
@@ -115,7 +116,7 @@ func icmpDrop(kind, code uint8, inHook, out bool) drop {
 	case inHook:
 		return drop{trace.ReasonRuleReject, "filter", "", "a rule rejects it", ""}
 	case kind == 11:
-		return drop{trace.ReasonTTL, "main", trace.Route, "its time to live ended", "a routing loop, or a small --ttl"}
+		return drops["IP_INHDR"]
 	case kind != 3:
 		return drop{}
 	}

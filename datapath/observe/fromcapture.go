@@ -139,13 +139,14 @@ func (v *captureVerdict) judge() {
 	}
 }
 
-// arrived reports whether the last sighting is of a device that received it.
+// arrived reports whether the last sighting is of a device that received it, out
+// of any tunnel.
 func (v *captureVerdict) arrived(hops []trace.Hop, namespace string) bool {
 	if len(hops) == 0 {
 		return false
 	}
 	last := hops[len(hops)-1]
-	return last.Stage == trace.Ingress && last.Action != trace.Drop && (namespace == "" || last.Namespace == namespace)
+	return last.Stage == trace.Ingress && last.Action != trace.Drop && last.Packet.Outer == nil && (namespace == "" || last.Namespace == namespace)
 }
 
 // told reports whether an ICMP error came back to the sender.

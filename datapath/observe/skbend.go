@@ -140,7 +140,7 @@ func (w *way) cause(answer *sighting) *trace.Cause {
 	if free != nil && free.Reason == "NETFILTER_DROP" {
 		return w.droppedInHook(end, free, icmp, answer)
 	}
-	tunnel := end.hop.Packet.Outer != nil
+	tunnel := event.packet.Encap != NoEncap
 	d := drop{}
 	if free != nil {
 		d = explain(free, tunnel)
@@ -176,10 +176,13 @@ func (w *way) cause(answer *sighting) *trace.Cause {
 func causeAt(end *passage, e *sighting) *trace.Cause {
 	c := &trace.Cause{Node: end.hop.Node, Namespace: end.hop.Namespace, Place: end.hop.Place, Device: end.hop.Device, Stage: end.hop.Stage}
 	if e.place.Namespace != "" && e.Inode != 0 && e.place.Namespace != c.Namespace {
-		c.Node, c.Namespace, c.Place, c.Device = e.place.Node, e.place.Namespace, e.place.Label, e.Device
+		// It was received there, which no event shows but that of its end.
+		c.Node, c.Namespace, c.Place, c.Device, c.Stage = e.place.Node, e.place.Namespace, e.place.Label, e.Device, trace.Ingress
 		if c.Node == "" {
 			c.Node = c.Place
 		}
+	} else if e.Device != "" && e.Device != c.Device {
+		c.Device, c.Stage = e.Device, trace.Ingress
 	}
 	return c
 }
@@ -211,6 +214,9 @@ func (w *way) droppedInHook(end *passage, free, icmp, answer *sighting) *trace.C
 		c.Text = c.Place + ": netfilter dropped it"
 		w.mark(c, *free, action)
 		return c
+	}
+	if free.Inode == end.first().Inode {
+		c.Device, c.Stage = end.hop.Device, end.hop.Stage // a bridge's hooks have the port's device
 	}
 	end.hop.Action = action
 	end.hop.Rule, end.hop.Table = "", only(tablesBehind(end.first().Hook, end.last().Priority))
