@@ -42,9 +42,9 @@ func (w *walk) translation(pl *place, s *skb, at hookPoint, n netfilter.NAT) *fa
 		return flt
 	}
 	if n.Source {
-		c.snat, c.reply.dst = c.snat || to != now, to
-		c.masqueraded = n.Kind == netfilter.Masquerade
 		c.random = n.Random || n.RandomFully
+		c.snat, c.reply.dst = c.snat || to != now || c.random, to
+		c.masqueraded = n.Kind == netfilter.Masquerade
 	} else {
 		c.dnat, c.reply.src = c.dnat || to != now, to
 	}
@@ -121,12 +121,12 @@ func (s *skb) translate(source bool) bool {
 	want := c.tuple(!s.ctReply).inverse()
 	if source {
 		s.p.Src, s.p.SPort = want.src.Addr(), portOf(s.p, want.src)
-		s.anySPort = !s.ctReply && c.random || s.anySPort && s.p.SPort == before.SPort
+		s.anySPort = !s.ctReply && (c.random || c.hidden)
 	} else {
 		s.p.Dst, s.p.DPort = want.dst.Addr(), portOf(s.p, want.dst)
 		s.anyDPort = s.ctReply && c.hidden
 	}
-	return s.p.Src != before.Src || s.p.Dst != before.Dst || s.p.SPort != before.SPort || s.p.DPort != before.DPort
+	return s.p.Src != before.Src || s.p.Dst != before.Dst || s.p.SPort != before.SPort || s.p.DPort != before.DPort || source && s.anySPort
 }
 
 // translates reports whether packets of that direction have that end rewritten.
