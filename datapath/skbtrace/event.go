@@ -5,7 +5,7 @@
 // it ends, however it ends.
 package skbtrace
 
-import "net/netip"
+import "slipway/datapath"
 
 // Point is where in the kernel an event was made.
 type Point uint8
@@ -52,15 +52,10 @@ type Event struct {
 // error quotes.
 const SnapLen = 192
 
-// Flow selects packets. Zero parts match everything. A packet is wanted if it
-// or the packet that it carries or quotes matches, in either direction; and
-// once a wanted skb is rewritten (NAT), so is what it was rewritten to.
-type Flow struct {
-	Proto    string // tcp | udp | icmp | sctp; empty: any
-	Src, Dst netip.AddrPort
-	// ICMPID is the identifier of an echo; zero: any.
-	ICMPID uint16
-}
+// Flow selects packets. A packet is wanted if it or the packet that it carries or
+// quotes matches, in either direction; and once a wanted skb is rewritten (NAT), so
+// is what it was rewritten to.
+type Flow = datapath.Flow
 
 // Ports are the UDP destination ports by which encapsulated packets are known.
-type Ports struct{ UDP, VXLAN uint16 }
+type Ports = datapath.Ports

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-
-	"golang.org/x/sys/unix"
 )
 
 // Sizes of the programs' arrays (skbtrace.c).
@@ -19,42 +17,26 @@ const (
 // ErrTooManyFlows reports that a tracer can follow no more flows.
 var ErrTooManyFlows = errors.New("too many flows")
 
-// protocols are those that a Flow may name.
-var protocols = map[string]uint8{
-	"": 0, "icmp": unix.IPPROTO_ICMP, "tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP,
-}
-
 // encode gives the flow the form that the programs have it in, addresses and
 // ports as they are in packets.
-func (f Flow) encode() (skbtraceFlow, error) {
-	proto, ok := protocols[f.Proto]
-	if !ok {
-		return skbtraceFlow{}, fmt.Errorf("flow: unknown protocol %q", f.Proto)
-	}
-	src, err := encodeAddr(f.Src.Addr())
-	if err != nil {
+func encode(f Flow) (skbtraceFlow, error) {
+	if err := f.Validate(); err != nil {
 		return skbtraceFlow{}, err
 	}
-	dst, err := encodeAddr(f.Dst.Addr())
-	if err != nil {
-		return skbtraceFlow{}, err
-	}
+	proto, _ := f.ProtoNumber()
 	return skbtraceFlow{
-		Src: src, Dst: dst,
+		Src: encodeAddr(f.Src.Addr()), Dst: encodeAddr(f.Dst.Addr()),
 		Sport: networkOrder(f.Src.Port()), Dport: networkOrder(f.Dst.Port()),
 		IcmpId: networkOrder(f.ICMPID), Proto: proto,
 	}, nil
 }
 
-func encodeAddr(a netip.Addr) (uint32, error) {
+func encodeAddr(a netip.Addr) uint32 {
 	if !a.IsValid() {
-		return 0, nil
-	}
-	if !a.Is4() {
-		return 0, fmt.Errorf("flow: address %s is not IPv4", a)
+		return 0
 	}
 	b := a.As4()
-	return binary.NativeEndian.Uint32(b[:]), nil
+	return binary.NativeEndian.Uint32(b[:])
 }
 
 func networkOrder(port uint16) uint16 {
@@ -90,7 +72,7 @@ func bloomIndex(addr uint32) uint32 { return addr * 0x9E3779B1 >> 22 }
 // AddFlow makes more packets wanted, from now on. A flow that is wanted already
 // is no error; ErrTooManyFlows if there is no room.
 func (t *Tracer) AddFlow(f Flow) error {
-	encoded, err := f.encode()
+	encoded, err := encode(f)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ var spec = sync.OnceValues(loadSkbtrace)
 func Open(o Options) (*Tracer, error) {
 	t := &Tracer{}
 	for _, f := range o.Flows {
-		encoded, err := f.encode()
+		encoded, err := encode(f)
 		if err != nil {
 			return nil, err
 		}
