@@ -195,12 +195,12 @@ machine's own network is never touched.`,
 	})
 	f := root.PersistentFlags()
 	f.StringVarP(&a.lab, "lab", "L", "", "the lab to work on; may be left out when only one is up")
-	f.StringVarP(&a.output, "output", "o", "table", "how results are printed: table, json, yaml (graph has its own)")
+	f.StringVarP(&a.output, "output", "o", "table", "how results are printed: table, json, yaml (graph and trace have more)")
 	f.StringVar(&a.logFormat, "log-format", "text", "how progress and logs are printed to stderr: text, json")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "say more")
 	root.AddCommand(
 		a.demoCmd(), a.upCmd(), a.downCmd(), a.listCmd(), a.inspectCmd(), a.statusCmd(),
-		a.applyCmd(), a.deleteCmd(), a.getCmd(), a.execCmd(), a.shellCmd(), a.modeCmd(), a.benchCmd(),
+		a.applyCmd(), a.deleteCmd(), a.getCmd(), a.execCmd(), a.shellCmd(), a.modeCmd(), a.traceCmd(), a.benchCmd(),
 		a.captureCmd(), a.proxyCmd(), a.graphCmd(), a.doctorCmd(), a.schemaCmd(), a.versionCmd(), a.manCmd(),
 		a.cniCmd(), a.daemonCmd(), a.speakerCmd(),
 	)
@@ -222,12 +222,21 @@ func noCommand(root *cobra.Command, args []string) error {
 	return usageError("unknown command %q (%s)", args[0], said)
 }
 
+// formatsOf is the annotation of a command with formats of its own.
+const formatsOf = "formats"
+
 // checkFormats refuses output that nothing prints, before anything is done.
 func (a *app) checkFormats(cmd *cobra.Command) error {
 	if !slices.Contains([]string{"text", "json"}, a.logFormat) {
 		return usageError("log format %q is not one of text, json", a.logFormat)
 	}
 	if cmd.Name() == "graph" { // has its own
+		return nil
+	}
+	if own := strings.Split(cmd.Annotations[formatsOf], ","); own[0] != "" {
+		if !slices.Contains(own, a.output) {
+			return usageError("output %q is not one of %s", a.output, strings.Join(own, ", "))
+		}
 		return nil
 	}
 	if a.output == "markdown" && cmd.CommandPath() == "slipway bench scale" {

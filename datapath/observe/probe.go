@@ -134,32 +134,48 @@ const (
 	ipHeader   = 20
 	icmpHeader = 8
 	synHeader  = 40
+	initChunk  = 12 + 20 // SCTP's common header and an INIT without options (RFC 9260 §3.1, §3.3.2)
 )
+
+// somePort is a port of net.ipv4.ip_local_port_range's default.
+const somePort = 40000
 
 // Packet is the packet that Fire sends, as far as it is known before: the
 // source address is invalid where routing chooses it.
 func (p *Probe) Packet() datapath.Packet {
-	out := datapath.Packet{
-		Src: p.source.Addr(), Dst: p.spec.To.Addr(), Proto: string(p.Protocol), TTL: p.spec.TTL,
-		DF: p.spec.Fragment != FragmentAllowed,
-	}
-	switch p.Protocol {
-	case ProbeICMP:
-		out.ICMP = &datapath.ICMPInfo{Type: layers.ICMPv4TypeEchoRequest, ID: p.icmpID, Seq: 1}
-		out.Length = ipHeader + icmpHeader + p.spec.payload()
-	case ProbeUDP:
-		out.Length = ipHeader + udpHeader + p.spec.payload()
-	default:
-		out.Length, out.Flags = ipHeader+synHeader, "SYN"
-	}
-	if p.Protocol != ProbeICMP {
-		out.SPort, out.DPort = p.source.Port(), p.spec.To.Port()
-	}
-	if p.Protocol == ProbeSCTP {
-		out.Flags = ""
+	out := p.spec.Packet()
+	out.Src = p.source.Addr()
+	if out.ICMP != nil {
+		out.ICMP.ID = p.icmpID
+	} else {
+		out.SPort = p.source.Port()
 	}
 	return out
 }
+
+// Packet is the packet that such a probe sends, without what its socket adds:
+// a source port of the range that kernels choose from stands for the real one.
+func (s Spec) Packet() datapath.Packet {
+	out := datapath.Packet{
+		Dst: s.To.Addr(), Proto: string(s.Protocol), TTL: s.TTL, DF: s.Fragment != FragmentAllowed,
+		Length: ipHeader + icmpHeader + s.payload(), // UDP's header has as many bytes (RFC 768)
+	}
+	switch s.Protocol {
+	case ProbeICMP:
+		out.ICMP = &datapath.ICMPInfo{Type: layers.ICMPv4TypeEchoRequest, ID: 1, Seq: 1}
+		return out
+	case ProbeTCP:
+		out.Length, out.Flags = ipHeader+synHeader, "SYN"
+	case ProbeSCTP:
+		out.Length = ipHeader + initChunk
+	}
+	out.SPort, out.DPort = somePort, s.To.Port()
+	return out
+}
+
+// MaxPayload is the largest payload of a probe, in bytes: an IPv4 packet has at
+// most 65535 (RFC 791 §3.1).
+const MaxPayload = 65535 - ipHeader - icmpHeader
 
 func (s Spec) payload() int { return max(s.Size, markerLen) }
 

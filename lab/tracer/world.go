@@ -1,0 +1,84 @@
+package tracer
+
+import (
+	"time"
+
+	"slipway/datapath/netfilter"
+	"slipway/datapath/observe"
+	"slipway/datapath/skbtrace"
+	"slipway/datapath/trace"
+	"slipway/internal/netns"
+)
+
+// world is what the observer needs to understand events.
+func (s *session) world(a answered) observe.World {
+	w := observe.World{
+		Places: map[uint64]trace.Place{}, Sender: s.view.Place(s.from.NetNS), Ports: s.ports(), Sent: s.predictedPacket(),
+		Answer: observe.Answer{Got: a.took > 0 && a.err == nil, Err: a.err},
+	}
+	for _, p := range s.view.Places() {
+		ns, err := s.view.NS(p.Namespace)
+		if err != nil {
+			continue // gone since: its events have no place, which is said
+		}
+		if inode, err := ns.Inode(); err == nil {
+			w.Places[inode] = p
+		}
+	}
+	return w
+}
+
+// ruleText finds a rule's text in what the kernel showed before the packet was
+// sent.
+func (s *session) ruleText(namespace, table, chain string, number int) string {
+	rules, ok := s.rules[namespace]
+	if !ok {
+		if st, err := s.view.State(namespace); err == nil {
+			rules, _ = netfilter.Parse(st.RuleSave) // the prediction has complained
+		}
+		s.rules[namespace] = rules
+	}
+	if rules == nil {
+		return ""
+	}
+	return rules.Text(table, chain, number)
+}
+
+// withRules lists the namespaces that have rules to trace, as far as their
+// state is known.
+func (s *session) withRules(names []string) []*netns.NS {
+	read := s.view.Recorded().States
+	var out []*netns.NS
+	for _, n := range names {
+		if st := read[n]; st != nil && len(st.RuleSave) == 0 {
+			continue
+		}
+		if p := s.view.Place(n); p.Pod || p.Wire {
+			continue
+		}
+		if ns, err := s.view.NS(n); err == nil {
+			out = append(out, ns)
+		}
+	}
+	return out
+}
+
+// pathDelay is how much longer than a kernel's own time a packet may be on its
+// way: the underlay may be told to delay.
+func (s *session) pathDelay() time.Duration {
+	var sum time.Duration
+	for _, g := range s.t.st.Snapshot.Segments {
+		sum += time.Duration(g.Delay)
+	}
+	return 4 * sum // there and back, into a segment and out of it
+}
+
+// wasDropped reports whether the kernel gave up a packet.
+func wasDropped(events []skbtrace.Event) bool {
+	for _, e := range events {
+		if e.Point == skbtrace.Free {
+			return true
+		}
+	}
+	return false
+}
