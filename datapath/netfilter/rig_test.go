@@ -257,16 +257,20 @@ func (r *rig) iptables(stdin string, name string, args ...string) string {
 // state is what the evaluator must know of the node.
 func (r *rig) state() *datapath.NetState {
 	r.t.Helper()
-	types := map[int]string{unix.RTN_LOCAL: "local", unix.RTN_BROADCAST: "broadcast", unix.RTN_UNICAST: "unicast"}
+	types := map[int]string{unix.RTN_LOCAL: "local", unix.RTN_BROADCAST: "broadcast", unix.RTN_UNICAST: "unicast", unix.RTN_BLACKHOLE: "blackhole", unix.RTN_MULTICAST: "multicast"}
 	routes, err := r.h.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	s := &datapath.NetState{Policy: []datapath.PolicyRule{{Priority: 101}}}
 	for _, route := range routes {
-		l, err := r.h.LinkByIndex(route.LinkIndex)
-		if err != nil {
-			r.t.Fatal(err)
+		dev := ""
+		if route.LinkIndex != 0 { // a blackhole has none
+			l, err := r.h.LinkByIndex(route.LinkIndex)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			dev = l.Attrs().Name
 		}
 		dst := netip.MustParsePrefix("0.0.0.0/0")
 		if route.Dst != nil {
@@ -274,7 +278,7 @@ func (r *rig) state() *datapath.NetState {
 			a, _ := netip.AddrFromSlice(route.Dst.IP.To4())
 			dst = netip.PrefixFrom(a, ones)
 		}
-		s.Routes = append(s.Routes, datapath.FIBRoute{Table: route.Table, Dst: dst, Type: types[route.Type], Dev: l.Attrs().Name})
+		s.Routes = append(s.Routes, datapath.FIBRoute{Table: route.Table, Dst: dst, Type: types[route.Type], Dev: dev})
 	}
 	return s
 }
