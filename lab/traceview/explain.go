@@ -3,6 +3,7 @@ package traceview
 import (
 	"fmt"
 	"strings"
+	"unicode"
 
 	"slipway/datapath"
 	"slipway/datapath/trace"
@@ -57,19 +58,10 @@ func happened(s step) []string {
 	return out
 }
 
-// did says what the step did to the packet.
+// did says what the step did to the packet: in the trace's own words, if it has
+// any, and what a student should know of it.
 func did(s step) string {
 	switch s.Action {
-	case trace.DNAT:
-		return fmt.Sprintf("The nat table gives the packet a new destination, %s, and connection tracking remembers it, so that the answers get the old address back.", destination(s.Packet))
-	case trace.SNAT, trace.Masquerade:
-		return fmt.Sprintf("The nat table gives the packet a new source, %s: answers will come back to this node, which undoes it.", source(s.Packet))
-	case trace.Mark:
-		return "A rule puts a mark on the packet. The mark is not in the packet: it stays in this kernel, for a later rule to look at."
-	case trace.EncapAction:
-		return encapSentence(s.Packet)
-	case trace.DecapAction:
-		return fmt.Sprintf("Inside is %s.", packetLine(s.Packet))
 	case trace.Drop:
 		return "The packet ends here, and nobody is told" + because(s.Reason)
 	case trace.Reject:
@@ -77,13 +69,40 @@ func did(s step) string {
 	case trace.UnknownAction:
 		return "What happens here is unknown" + because(s.Reason)
 	}
-	if natWords(s) != nil {
-		return "The packet belongs to a connection whose addresses were translated: connection tracking changes the addresses by what it remembers, no rule is asked."
-	}
-	if s.before != nil && s.Packet.TTL < s.before.TTL && s.Packet.TTL > 0 {
+	return strings.TrimSpace(sentence(s.Reason) + " " + taught(s))
+}
+
+// taught is the general part of what a step did.
+func taught(s step) string {
+	switch {
+	case natWords(s) != nil && undone(s):
+		return "It is an answer: connection tracking puts back the address that the request was sent with or to, and no rule is asked."
+	case s.Action == trace.DNAT:
+		return fmt.Sprintf("The new destination is %s; connection tracking remembers the old one, so that the answers get it back.", destination(s.Packet))
+	case s.Action == trace.SNAT || s.Action == trace.Masquerade:
+		return fmt.Sprintf("The new source is %s: the answers will come back to this node, which puts the old one in again.", source(s.Packet))
+	case s.Action == trace.Mark:
+		return "A rule puts a mark on the packet. The mark is not in the packet: it stays in this kernel, for a later rule to look at."
+	case s.Action == trace.EncapAction:
+		return encapSentence(s.Packet)
+	case s.Action == trace.DecapAction:
+		return fmt.Sprintf("Inside is %s.", packetLine(s.Packet))
+	case natWords(s) != nil:
+		return "The packet belongs to a connection whose addresses were translated: connection tracking changes them by what it remembers, and no rule is asked."
+	case s.before != nil && s.Packet.TTL < s.before.TTL && s.Packet.TTL > 0:
 		return "Forwarding takes one from the TTL."
 	}
 	return ""
+}
+
+// sentence begins with a capital and ends with a full stop.
+func sentence(s string) string {
+	if s == "" {
+		return ""
+	}
+	r := []rune(s)
+	r[0] = unicode.ToUpper(r[0])
+	return strings.TrimSuffix(string(r), ".") + "."
 }
 
 func because(reason string) string {
@@ -123,7 +142,7 @@ func facts(s step) []fact {
 		add("chains", path, false)
 	}
 	for _, h := range s.Rules {
-		if h.Rule != s.Rule {
+		if h.Rule != s.Rule && h.Rule != "policy ACCEPT" {
 			add(hitName(h), h.Rule+effect(h), true)
 		}
 	}

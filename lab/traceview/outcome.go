@@ -72,29 +72,47 @@ func carrier(s step) string {
 	return orUnknown(s.before.Outer.Type)
 }
 
-// natWords say which address became which. Rewriting without a NAT action is
-// conntrack at work, on a packet of a connection that it knows.
+// natNames are what the nat table does, and what its undoing is called: the
+// answer to a packet whose destination was changed has its source changed back.
+var natNames = map[trace.Action][2]string{
+	trace.DNAT: {"DNAT", "SNAT undone:"}, trace.SNAT: {"SNAT", "DNAT undone:"}, trace.Masquerade: {"masquerade", "DNAT undone:"},
+}
+
+// undone reports whether a step's rewriting is connection tracking at work, on
+// an answer: no rule is asked.
+func undone(s step) bool { return s.Rule == "" && strings.Contains(s.Conntrack, "reply") }
+
+// natWords say which address became which; nil if none did.
 func natWords(s step) []span {
-	name := map[trace.Action]string{trace.DNAT: "DNAT", trace.SNAT: "SNAT", trace.Masquerade: "masquerade"}[s.Action]
 	var out []span
+	action := s.Action
 	if b := s.before; b != nil {
 		if from, to := source(*b), source(s.Packet); from != to {
 			out = append(out, span{"source " + from + " → " + to, rewrite})
+			if natNames[action][0] == "" {
+				action = trace.SNAT
+			}
 		}
 		if from, to := destination(*b), destination(s.Packet); from != to {
 			out = append(out, span{"destination " + from + " → " + to, rewrite})
+			if natNames[action][0] == "" {
+				action = trace.DNAT
+			}
 		}
 	}
-	if name != "" && len(out) == 1 {
-		_, out[0].text, _ = strings.Cut(out[0].text, " ") // the action says which of the two
-	}
+	name := natNames[action][0]
 	switch {
-	case name == "" && len(out) == 0:
-		return nil
 	case name == "":
-		name = "conntrack:"
-	case len(out) == 0:
+		return nil
+	case undone(s):
+		name = natNames[action][1]
+	case natNames[s.Action][0] == "":
+		name = "conntrack:" // without an action of its own it follows the connection
+	}
+	if len(out) == 0 {
 		out = []span{{natTarget(s.Action, s.Packet), rewrite}}
+	} else if len(out) == 1 && name != "conntrack:" {
+		_, out[0].text, _ = strings.Cut(out[0].text, " ") // the name says which of the two
 	}
 	return append([]span{{name, rewrite}}, out...)
 }

@@ -172,8 +172,11 @@ func union(pred, obs *trace.Hop) trace.Hop {
 		h.MTU = pred.MTU
 	}
 	h.Probability = pred.Probability
-	if h.Action == pred.Action && h.Rule == "" {
-		h.Rule, h.Table = pred.Rule, pred.Table
+	if h.Action == pred.Action {
+		fill(&h.Reason, pred.Reason)
+		if h.Rule == "" {
+			h.Rule, h.Table = pred.Rule, pred.Table
+		}
 	}
 	if len(h.Rules) == 0 {
 		h.Rules = pred.Rules

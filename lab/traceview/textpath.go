@@ -192,15 +192,15 @@ func (e *entry) join(s step) {
 	}
 }
 
-// across describes devices passed one after the other. A bridge is named by
-// its device, which the packet either enters next or only crosses.
+// across describes devices passed one after the other; no words: nothing that
+// a reader must know.
 func across(steps []step) (string, []span) {
 	var names []string
 	label := ""
 	for _, s := range steps {
 		switch {
-		case s.Stage == trace.BridgeStage && s.mark == plain && len(steps) > 1:
-			continue
+		case s.Stage == trace.BridgeStage && s.mark == plain:
+			continue // the bridge shows as the device that is entered next, or is only crossed
 		case label == "" && s.Stage == trace.Wire:
 			label = "switch"
 		case label == "" && s.Stage == trace.Ingress:
