@@ -38,7 +38,7 @@ func (w *walk) routeOutput(pl *place, q flow) (route, *fault) {
 	}
 	res, flt := pl.fib.lookup(q)
 	if flt != nil {
-		if q.oif != "" && flt.reason == ReasonNoRoute {
+		if q.oif != "" && !flt.unknown {
 			return w.assumeOnLink(pl, q)
 		}
 		return route{}, flt
@@ -64,8 +64,9 @@ func (w *walk) localRoute(pl *place, res fibResult, q flow) route {
 	return rt
 }
 
-// assumeOnLink is what happens to a packet that is bound to a device which no
-// route leads through: the destination is taken to be on the link.
+// assumeOnLink is what happens to a packet that is bound to a device, if the
+// tables have no way through it or refuse one: the destination is taken to be
+// on the link.
 func (w *walk) assumeOnLink(pl *place, q flow) (route, *fault) {
 	d := pl.devices[q.oif]
 	if d == nil {

@@ -104,7 +104,7 @@ func (w *walk) validateSource(pl *place, p datapath.Packet, dev *datapath.Device
 			return nil
 		}
 	}
-	return w.reversePath(pl, p, dev, rpf, acceptLocal)
+	return w.reversePath(pl, p, dev, out, rpf, acceptLocal)
 }
 
 // sendsRedirects reports IN_DEV_TX_REDIRECTS, which is on by default.
@@ -113,9 +113,9 @@ func sendsRedirects(pl *place, dev *datapath.Device) bool {
 }
 
 // reversePath asks for the way back to the source (net/ipv4/fib_frontend.c,
-// __fib_validate_source).
-func (w *walk) reversePath(pl *place, p datapath.Packet, dev *datapath.Device, rpf int, acceptLocal bool) *fault {
-	q := flow{dst: p.Src, src: p.Dst, iif: dev.Name}
+// __fib_validate_source), as if the packet's answer came by out.
+func (w *walk) reversePath(pl *place, p datapath.Packet, dev *datapath.Device, out string, rpf int, acceptLocal bool) *fault {
+	q := flow{dst: p.Src, src: p.Dst, iif: out}
 	if pl.st.All.SrcValidMark != 0 || dev.Conf.SrcValidMark != 0 {
 		q.mark = p.Mark
 	}
