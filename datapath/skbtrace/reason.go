@@ -32,10 +32,8 @@ func reasonName(reason uint32) string {
 	return fmt.Sprintf("REASON_%d", reason)
 }
 
-// kernelTypes are read once, for they are megabytes.
-var kernelTypes = sync.OnceValues(btf.LoadKernelSpec)
-
-// The kernel's types are searched when the first name is asked for.
+// The kernel's types, megabytes of them, are searched when the first name is
+// asked for.
 var (
 	reasons    = sync.OnceValue(func() map[uint32]string { return enumNames("skb_drop_reason", reasonPrefix) })
 	subsystems = sync.OnceValue(func() map[uint32]string {
@@ -47,7 +45,7 @@ var (
 // is none.
 func enumNames(enum, prefix string) map[uint32]string {
 	out := map[uint32]string{}
-	types, err := kernelTypes()
+	types, err := btf.LoadKernelSpec()
 	if err != nil {
 		return out
 	}

@@ -85,11 +85,7 @@ func (t *Tracer) load(o Options) error {
 	); err != nil {
 		return err
 	}
-	types, err := kernelTypes()
-	if err != nil {
-		return err
-	}
-	if err := own.LoadAndAssign(&t.programs, &ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: types}}); err != nil {
+	if err := own.LoadAndAssign(&t.programs, nil); err != nil {
 		return fmt.Errorf("load: %w", err)
 	}
 	if err := t.programs.HookProgram.Put(uint32(0), t.programs.OnHook); err != nil {
