@@ -33,7 +33,7 @@ var drops = map[string]drop{
 	"IP_INNOROUTES":       {trace.ReasonNoRoute, "main", trace.Route, "no route to the destination", "ip route get"},
 	"IP_OUTNOROUTES":      {trace.ReasonNoRoute, "main", trace.Route, "no route to the destination", "ip route get"},
 	"IP_INADDRERRORS":     {trace.ReasonForwardingOff, "sysctl", trace.Route, "the host does not forward", "sysctl net.ipv4.ip_forward"},
-	"IP_INHDR":            {trace.ReasonTTL, "main", trace.Route, "its time to live ended", "a routing loop, or a small --ttl"},
+	"IP_INHDR":            {trace.ReasonTTL, "ttl", trace.Route, "its time to live ended", "a routing loop, or a small --ttl"},
 	"NEIGH_FAILED":        {trace.ReasonNoNeighbor, "neighbor", "", "nobody answers ARP for the next hop", "ip neigh"},
 	"NEIGH_CREATEFAIL":    {trace.ReasonNoNeighbor, "neighbor", "", "no neighbour entry could be made", "ip neigh"},
 	"NEIGH_QUEUEFULL":     {trace.ReasonNoNeighbor, "neighbor", "", "too many packets wait for the next hop's MAC", "ip neigh"},
@@ -72,7 +72,7 @@ var byLocation = []struct {
 	function string
 	drop     drop
 }{
-	{"ip_error", drop{trace.ReasonBlackhole, "main", trace.Route, "a blackhole route", "ip route get"}},
+	{"ip_error", drop{trace.ReasonBlackhole, "main", trace.Route, "a blackhole route, or one that rejects while the kernel limits its errors", "ip route get"}},
 	{"arp_error_report", drops["NEIGH_FAILED"]},
 	{"veth_xmit", drop{trace.ReasonDeviceDown, "link", trace.Egress, "the veth's other end is down", "ip link"}},
 	{"__dev_forward_skb", drop{trace.ReasonDeviceDown, "link", trace.Egress, "the veth's other end is down", "ip link"}},

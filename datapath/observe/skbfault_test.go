@@ -32,7 +32,7 @@ func TestFaults(t *testing.T) {
 		// sysctl net.ipv4.ip_forward=0 on node1
 		"forward-off": {trace.Dropped, trace.ReasonForwardingOff, "node1", "cni0", trace.Route, "sysctl", false},
 		// --ttl 2: node1 makes it 1, node2 must not forward it
-		"ttl": {trace.Rejected, trace.ReasonTTL, "node2", "flannel.1", trace.Route, "main", false},
+		"ttl": {trace.Rejected, trace.ReasonTTL, "node2", "flannel.1", trace.Route, "ttl", false},
 		// node2: iptables -I FORWARD -p tcp --dport 80 -j DROP
 		"forward-drop": {trace.Dropped, trace.ReasonRuleDrop, "node2", "flannel.1", trace.Forward, "filter", false},
 		// node1: the same with REJECT, and with REJECT --reject-with tcp-reset

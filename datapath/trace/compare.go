@@ -157,7 +157,7 @@ func (m *matcher) parts(pairs []pair, at int, predicted, observed []Hop, reply b
 // events were lost, or because the request was lost already, which is told
 // where that happened: then there is no answer.
 func (m *matcher) excused(reply bool) bool {
-	return m.seen.Lost > 0 || (reply && len(m.seen.Reply) == 0 && m.parted)
+	return m.seen.Lost > 0 || (reply && len(m.seen.Reply) == 0 && (m.parted || m.withheld()))
 }
 
 // beyond reports whether an observed hop comes after the end of a prediction

@@ -19,7 +19,7 @@ func (m *matcher) ends() {
 		}
 		return
 	}
-	if b.Verdict != o.Verdict && !m.waits() {
+	if b.Verdict != o.Verdict && !m.waits() && !m.withheld() {
 		m.add(reply, p, s, "verdict", "the prediction is %s%s, the packet was %s%s", b.Verdict, b.Cause.because(), o.Verdict, o.Cause.because())
 		return
 	}
@@ -31,6 +31,16 @@ func (m *matcher) ends() {
 func (m *matcher) waits() bool {
 	return m.branch.Verdict != Delivered && m.seen.Verdict != Delivered &&
 		m.branch.Cause != nil && m.branch.Cause.Reason == ReasonNoNeighbor
+}
+
+// withheld reports whether the sender was only not told: hosts limit how many
+// ICMP errors they send (icmp_ratelimit, RFC 1812 §4.3.2.8). An error that was
+// sent and lost would have been seen.
+func (m *matcher) withheld() bool {
+	b, o := m.branch, m.seen
+	return b.Verdict == Rejected && o.Verdict == Dropped && len(o.Reply) == 0 &&
+		len(b.Reply) > 0 && b.Reply[0].Packet.ICMP.IsError() &&
+		b.Cause != nil && o.Cause != nil && b.Cause.Reason.like(o.Cause.Reason)
 }
 
 // last is the index of the hop at which a direction ends.
@@ -99,6 +109,7 @@ var alike = [][]Reason{
 	{ReasonMartian, ReasonRPFilter},      // one check: fib_validate_source
 	{ReasonNoSuchHost, ReasonNoNeighbor}, // nobody answers ARP
 	{ReasonUnreachable, ReasonNoRoute},
+	{ReasonBlackhole, ReasonUnreachable, ReasonProhibit, ReasonNoRoute}, // where the error is withheld
 	// An answer that fits no socket of the sender's, whatever the reason.
 	{ReasonWrongSource, ReasonNoMasquerade, ReasonNoListener},
 	{ReasonDuplicate, ReasonNoListener}, // the wrong host answers
