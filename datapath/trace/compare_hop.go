@@ -82,9 +82,11 @@ func carrier(o *datapath.Outer) string {
 
 // rule compares what decided. Each side's deciding rule must be among those
 // that the other one matched: which of several is called the deciding one is a
-// matter of taste.
+// matter of taste. A hook without a single hit was not traced there: a traced
+// packet comes at least to the policy of each table. (Where a port was chosen at
+// random, the packet is no longer known to what traces rules.)
 func (m *matcher) rule(p, o *Hop, at Disagreement) {
-	if !m.seen.Rules || (p.Rule == "" && o.Rule == "") {
+	if !m.seen.Rules || (o.Rule == "" && len(o.Rules) == 0) {
 		return
 	}
 	switch {
