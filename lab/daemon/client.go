@@ -33,6 +33,9 @@ func NewClient(path string) *Client {
 	return c
 }
 
+// Close lets go of the connections that the client keeps for its next question.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
 // Set makes the daemon run what d says and returns what that changed.
 func (c *Client) Set(ctx context.Context, d Desired) ([]datapath.Change, error) {
 	var out Changes

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"slipway/lab"
 	"slipway/lab/daemon"
 )
 
@@ -18,9 +17,10 @@ const daemonPatience = 300 * time.Millisecond
 
 // daemonView is what the lab's daemon says, asked once.
 type daemonView struct {
-	ctx    context.Context // the view's
-	lab    string
-	once   sync.Once
+	client *daemon.Client
+
+	mu     sync.Mutex // of what follows
+	asked  bool
 	answer daemon.Status
 	err    error
 }
@@ -28,25 +28,31 @@ type daemonView struct {
 // errSilent says that the daemon is there but does not answer.
 var errSilent = errors.New("slipwayd does not answer")
 
-func (d *daemonView) status() (daemon.Status, error) {
-	d.once.Do(func() {
-		ctx, cancel := context.WithTimeout(d.ctx, daemonPatience)
-		defer cancel()
-		d.answer, d.err = lab.DaemonStatus(ctx, d.lab)
-		d.err = silence(d.ctx, d.err)
-	})
-	return d.answer, d.err
+func (d *daemonView) status(ctx context.Context) (daemon.Status, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.asked {
+		return d.answer, d.err
+	}
+	short, cancel := context.WithTimeout(ctx, daemonPatience)
+	defer cancel()
+	st, err := d.client.Status(short)
+	err = silence(ctx, err)
+	if ctx.Err() == nil {
+		d.answer, d.err, d.asked = st, err, true
+	}
+	return st, err
 }
 
 // tunnel asks for one node's tunnel, unless the daemon is known not to answer.
-func (d *daemonView) tunnel(node string) (daemon.Tunnel, error) {
-	if _, err := d.status(); err != nil {
+func (d *daemonView) tunnel(ctx context.Context, node string) (daemon.Tunnel, error) {
+	if _, err := d.status(ctx); err != nil {
 		return daemon.Tunnel{}, err
 	}
-	ctx, cancel := context.WithTimeout(d.ctx, daemonPatience)
+	short, cancel := context.WithTimeout(ctx, daemonPatience)
 	defer cancel()
-	t, err := daemon.NewClient(lab.SocketPath(d.lab)).Tunnel(ctx, node)
-	return t, silence(d.ctx, err)
+	t, err := d.client.Tunnel(short, node)
+	return t, silence(ctx, err)
 }
 
 // silence words an error of the daemon's patience running out.
@@ -58,8 +64,8 @@ func silence(ctx context.Context, err error) error {
 }
 
 // relayed reports whether a relay carries frames of a fabric's port, and why not.
-func (d *daemonView) relayed(port string) error {
-	st, err := d.status()
+func (d *daemonView) relayed(ctx context.Context, port string) error {
+	st, err := d.status(ctx)
 	if err != nil {
 		return err
 	}
@@ -72,6 +78,6 @@ func (d *daemonView) relayed(port string) error {
 // Speakers are the BGP speakers by node, each with the peers that it has no
 // session with; an error if the daemon does not answer.
 func (v *View) Speakers() (map[string]daemon.SpeakerState, error) {
-	st, err := v.daemon.status()
+	st, err := v.daemon.status(v.ctx)
 	return st.Speakers, err
 }

@@ -170,7 +170,7 @@ func (v *View) relayPeer(at trace.Place, d *datapath.Device) (string, string, er
 		case p.NetNS != at.Namespace || p.Device != d.Name:
 			continue
 		}
-		if err := v.daemon.relayed(p.Name); err != nil {
+		if err := v.daemon.relayed(v.ctx, p.Name); err != nil {
 			return "", "", fmt.Errorf("%s in %s is the end of a relayed wire: %w: %w", d.Name, at.Label, err, trace.ErrNoPeer)
 		}
 		v.note(fmt.Sprintf("%s of %s and port %s of the fabric are joined by a relay in slipwayd, which delays what goes to %s by %s", p.Device, p.Machine, p.Name, p.Machine, p.Delay))

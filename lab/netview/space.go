@@ -1,6 +1,7 @@
 package netview
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -44,15 +45,22 @@ func (v *View) space(namespace string) (*space, error) {
 	return s, s.openErr
 }
 
-// once reads the namespace's state unless that was done already.
-func (s *space) once(read func() (*datapath.NetState, error)) (*datapath.NetState, error) {
+// once reads the namespace's state unless that was done already. To have been
+// interrupted is no answer that is kept.
+func (s *space) once(ctx context.Context, read func() (*datapath.NetState, error)) (*datapath.NetState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.read {
-		s.state, s.err = read()
-		s.read = true
+	if s.read {
+		return s.state, s.err
 	}
-	return s.state, s.err
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	st, err := read()
+	if err == nil || ctx.Err() == nil {
+		s.state, s.err, s.read = st, err, true
+	}
+	return st, err
 }
 
 // known is the state as far as it was asked for: nil if it was not.

@@ -1,6 +1,7 @@
 package netview
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -14,7 +15,7 @@ import (
 
 // addTunnels fills in the tunnels that a node has in the lab's mode, and whether
 // they work.
-func (v *View) addTunnels(ns *netns.NS, place trace.Place, st *datapath.NetState) error {
+func (v *View) addTunnels(ctx context.Context, ns *netns.NS, place trace.Place, st *datapath.NetState) error {
 	isNode := slices.ContainsFunc(v.st.Snapshot.Nodes, func(n topology.NodeState) bool { return n.Name == place.Label && n.InDatapath() })
 	if place.Pod || !isNode {
 		return nil
@@ -24,19 +25,19 @@ func (v *View) addTunnels(ns *netns.NS, place trace.Place, st *datapath.NetState
 		return err
 	}
 	if udp != nil {
-		st.UDPTunnel = v.udpTunnel(place.Label, *udp, st)
+		st.UDPTunnel = v.udpTunnel(ctx, place.Label, *udp, st)
 	}
 	if ipip != nil {
-		st.IPIP = v.ipipTunnel(ns, place.Label, *ipip, st)
+		st.IPIP = v.ipipTunnel(ctx, ns, place.Label, *ipip, st)
 	}
 	return nil
 }
 
 // udpTunnel says what the daemon serves a TUN with; if it serves none, what it
 // should, and why it does not.
-func (v *View) udpTunnel(node string, planned datapath.UDPTunnel, st *datapath.NetState) *datapath.UDPTunnelState {
+func (v *View) udpTunnel(ctx context.Context, node string, planned datapath.UDPTunnel, st *datapath.NetState) *datapath.UDPTunnelState {
 	out := &datapath.UDPTunnelState{UDPTunnel: planned}
-	running, err := v.daemon.tunnel(node)
+	running, err := v.daemon.tunnel(ctx, node)
 	if running.UDP != nil {
 		out.UDPTunnel = *running.UDP
 	}
@@ -55,7 +56,7 @@ func (v *View) udpTunnel(node string, planned datapath.UDPTunnel, st *datapath.N
 	return out
 }
 
-func (v *View) ipipTunnel(ns *netns.NS, node string, planned datapath.IPIPTunnel, st *datapath.NetState) *datapath.IPIPState {
+func (v *View) ipipTunnel(ctx context.Context, ns *netns.NS, node string, planned datapath.IPIPTunnel, st *datapath.NetState) *datapath.IPIPState {
 	out := &datapath.IPIPState{IPIPTunnel: planned}
 	if st.Device(planned.Device) == nil {
 		out.Problem = "there is no " + planned.Device
@@ -65,7 +66,7 @@ func (v *View) ipipTunnel(ns *netns.NS, node string, planned datapath.IPIPTunnel
 	case topology.IPIPKernel:
 		out.Problem = kernelIPIP(planned, st)
 	case topology.IPIPUserspace:
-		out.Problem = v.relayedIPIP(node, planned)
+		out.Problem = v.relayedIPIP(ctx, node, planned)
 	default:
 		out.Problem = attachedIPIP(ns, planned)
 	}
@@ -80,8 +81,8 @@ func kernelIPIP(t datapath.IPIPTunnel, st *datapath.NetState) string {
 	return ""
 }
 
-func (v *View) relayedIPIP(node string, t datapath.IPIPTunnel) string {
-	running, err := v.daemon.tunnel(node)
+func (v *View) relayedIPIP(ctx context.Context, node string, t datapath.IPIPTunnel) string {
+	running, err := v.daemon.tunnel(ctx, node)
 	switch {
 	case err != nil:
 		return err.Error()

@@ -17,6 +17,7 @@ import (
 	"slipway/internal/netns"
 	"slipway/internal/ordered"
 	"slipway/lab"
+	"slipway/lab/daemon"
 )
 
 // Options say how much is read of each namespace.
@@ -66,7 +67,7 @@ func Open(ctx context.Context, st *lab.State, o Options) (*View, error) {
 		ctx: ctx, st: st, opts: o, byNS: map[string]trace.Place{}, spaces: map[string]*space{},
 		peers: map[string]trace.PeerEnd{}, alien: map[uint64]bool{},
 	}
-	v.daemon = daemonView{ctx: ctx, lab: st.Lab}
+	v.daemon.client = daemon.NewClient(lab.SocketPath(st.Lab))
 	for _, t := range targets {
 		p := trace.Place{Label: t.Label, Node: t.Node, Namespace: t.NetNS, Wire: t.Fabric(), Pod: t.Pod != nil}
 		v.places = append(v.places, p)
@@ -86,6 +87,7 @@ func (v *View) Close() error {
 		errs = append(errs, s.close())
 	}
 	v.spaces = map[string]*space{}
+	v.daemon.client.Close()
 	return errors.Join(errs...)
 }
 
@@ -101,16 +103,18 @@ func (v *View) Place(namespace string) trace.Place {
 }
 
 // State implements [trace.Network].
-func (v *View) State(namespace string) (*datapath.NetState, error) {
+func (v *View) State(namespace string) (*datapath.NetState, error) { return v.state(v.ctx, namespace) }
+
+func (v *View) state(ctx context.Context, namespace string) (*datapath.NetState, error) {
 	s, err := v.space(namespace)
 	if err != nil {
 		return nil, err
 	}
-	return s.once(func() (*datapath.NetState, error) { return v.read(s.ns) })
+	return s.once(ctx, func() (*datapath.NetState, error) { return v.read(ctx, s.ns) })
 }
 
 // read collects a namespace and adds what the kernel does not know.
-func (v *View) read(ns *netns.NS) (*datapath.NetState, error) {
+func (v *View) read(ctx context.Context, ns *netns.NS) (*datapath.NetState, error) {
 	place := v.Place(ns.Name())
 	lock, saved := lab.RuleFiles(v.st.Lab, fileName(v.st.Lab, ns.Name()))
 	h, err := linux.Open(ns, linux.Options{LockFile: lock})
@@ -122,11 +126,11 @@ func (v *View) read(ns *netns.NS) (*datapath.NetState, error) {
 	if place.Node == place.Label && !place.Wire { // other places have few rules or none
 		o.RuleCache = saved
 	}
-	st, err := h.Collect(v.ctx, o)
+	st, err := h.Collect(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	if err := v.addTunnels(ns, place, st); err != nil {
+	if err := v.addTunnels(ctx, ns, place, st); err != nil {
 		return nil, fmt.Errorf("collect %s: %w", ns.Name(), err)
 	}
 	return st, nil
@@ -137,15 +141,13 @@ func (v *View) read(ns *netns.NS) (*datapath.NetState, error) {
 const workers = 4
 
 // Prefetch reads namespaces at the same time, so that asking for them later is
-// quick. What fails is told by State.
+// quick. What fails is told by State; what ctx cut short is read again.
 func (v *View) Prefetch(ctx context.Context, namespaces ...string) {
 	var g errgroup.Group
 	g.SetLimit(workers)
 	for _, n := range namespaces {
 		g.Go(func() error {
-			if ctx.Err() == nil {
-				_, _ = v.State(n) // kept, and told to whoever asks
-			}
+			_, _ = v.state(ctx, n) // kept, and told to whoever asks
 			return nil
 		})
 	}
