@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -15,7 +16,7 @@ const lookEvery = 500 * time.Microsecond
 // Collect returns the events since the last call, in the order of their times.
 // It ends when done, asked each time that there are new ones, says so of all of
 // them (nil never does), when nothing came for quiet, or when ctx ends; none of
-// these is an error.
+// these is an error. One caller at a time.
 func (t *Tracer) Collect(ctx context.Context, quiet time.Duration, done func([]Event) bool) ([]Event, error) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -59,8 +60,19 @@ func (t *Tracer) drain(all []Event) ([]Event, error) {
 		if err != nil {
 			return all, err
 		}
-		all = insert(all, e)
+		if !ofCapture(e) {
+			all = insert(all, e)
+		}
 	}
+}
+
+// captures are the functions that hand copies of packets to packet sockets, and
+// free a copy for which a socket has no room (net/packet/af_packet.c): no loss of
+// a packet.
+var captures = []string{"packet_rcv", "tpacket_rcv", "packet_rcv_spkt"}
+
+func ofCapture(e Event) bool {
+	return e.Point == Free && slices.Contains(captures, e.Location)
 }
 
 // insert keeps events in order. CPUs write side by side, so that one may be

@@ -258,3 +258,70 @@ func TestAddedFlowAndFragments(t *testing.T) {
 		}
 	}
 }
+
+// An ICMP error is wanted for the packet that it quotes.
+func TestErrorAboutWantedPacket(t *testing.T) {
+	testnet.Need(t, testnet.Ping)
+	r := newRouted(t)
+	tr := r.open(t, flow("icmp", clientAddr+":0", serverAddr+":0"))
+	_ = in(t, r.client, "ping", "-c1", "-W1", "-t1", serverAddr) // gets no answer but the error
+	events := collect(t, tr, nil)
+	var request, failure []string
+	for i, n := range names(t, events, r.spaces()) {
+		if e := events[i]; e.Data[20] == 11 { // ICMP time exceeded
+			failure = append(failure, n)
+		} else if strings.HasPrefix(n, "router") {
+			if e.Point == skbtrace.ICMPSend && (e.ICMPType != 11 || e.ICMPCode != 0) {
+				t.Errorf("ICMP error %d/%d, want 11/0", e.ICMPType, e.ICMPCode)
+			}
+			request = append(request, n)
+		}
+	}
+	want := []string{
+		"router rx left", "router receive left", "router prerouting/-450", "router prerouting/450",
+		"router icmp_send left", "router free IP_INHDR ip_forward", // its label too_many_hops
+	}
+	if diff := cmp.Diff(want, request); diff != "" {
+		t.Error(diff)
+	}
+	for _, want := range []string{"router output/-450", "router xmit left", "client receive eth0", "client input/450"} {
+		if !slices.Contains(failure, want) {
+			t.Errorf("the error was not seen at %s but at %v", want, failure)
+		}
+	}
+}
+
+// A capture whose buffer is full loses copies, not packets.
+func TestCaptureWithoutRoomIsNoDrop(t *testing.T) {
+	r := newRouted(t)
+	check(t, r.server.Do(func() error {
+		const allBigEndian = unix.ETH_P_ALL << 8
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, allBigEndian)
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { _ = unix.Close(fd) })
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1) // the kernel's least: a few packets
+	}))
+	tr := r.open(t, flow("icmp", clientAddr+":0", serverAddr+":0"))
+	check(t, in(t, r.client, "ping", "-c20", "-i0.01", "-W5", serverAddr))
+	for _, e := range collect(t, tr, nil) {
+		if e.Point == skbtrace.Free && e.Reason != "NO_SOCKET" { // answers have gone to ping's raw socket
+			t.Errorf("a packet was dropped: %s in %s", e.Reason, e.Location)
+		}
+	}
+}
+
+// Two tracers in the same namespaces see the same.
+func TestTwoTracers(t *testing.T) {
+	r := newRouted(t)
+	tracers := []*skbtrace.Tracer{r.open(t, flow("icmp", clientAddr+":0", serverAddr+":0")), r.open(t, flow("icmp", clientAddr+":0", serverAddr+":0"))}
+	check(t, in(t, r.client, "ping", "-c1", "-W5", serverAddr))
+	var seen [2][]string
+	for i, tr := range tracers {
+		seen[i] = names(t, collect(t, tr, nil), r.spaces())
+	}
+	if diff := cmp.Diff(seen[0], seen[1]); diff != "" || len(seen[0]) == 0 {
+		t.Error(diff)
+	}
+}
