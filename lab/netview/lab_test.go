@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -163,4 +164,33 @@ func view(t testing.TB, st *lab.State) *netview.View {
 		}
 	})
 	return v
+}
+
+// stopDaemon stops a lab's daemon without ending it, and lets it go on when the
+// function that it returns is called.
+func stopDaemon(t *testing.T, name string) (goOn func()) {
+	t.Helper()
+	d, err := lab.DaemonStatus(t.Context(), name)
+	if err == nil {
+		err = syscall.Kill(d.PID, syscall.SIGSTOP)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The signal is under way to each of its threads.
+	testnet.Eventually(t, patience, "slipwayd stops", func() (bool, string) {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.PID))
+		for _, task := range tasks {
+			stat, err := os.ReadFile(task)
+			if err == nil && !strings.Contains(string(stat), ") T ") { // proc_pid_stat(5): state
+				return false, string(stat)
+			}
+		}
+		return len(tasks) > 0, "no tasks"
+	})
+	return func() {
+		if err := syscall.Kill(d.PID, syscall.SIGCONT); err != nil {
+			t.Error(err)
+		}
+	}
 }

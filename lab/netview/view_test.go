@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -246,14 +245,7 @@ func TestTunnels(t *testing.T) {
 		}
 	})
 	t.Run("stopped daemon", func(t *testing.T) {
-		d, err := lab.DaemonStatus(t.Context(), st.Lab)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Kill(d.PID, syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-		defer syscall.Kill(d.PID, syscall.SIGCONT) //nolint:errcheck // it is ours and alive
+		defer stopDaemon(t, st.Lab)()
 		if u := read(t).UDPTunnel; u == nil || u.Running || !strings.Contains(u.Problem, "does not answer") || len(u.Leases) != 2 {
 			t.Errorf("slipwayd is stopped, found %+v", u)
 		}
@@ -306,14 +298,7 @@ func TestDelayedWire(t *testing.T) {
 	if n := v.Notes(); len(n) != 1 || !strings.Contains(n[0], "relay") || !strings.Contains(n[0], "2ms") {
 		t.Errorf("a relayed wire was crossed, and the notes are %q", n)
 	}
-	d, err := lab.DaemonStatus(t.Context(), st.Lab)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(d.PID, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Kill(d.PID, syscall.SIGCONT) //nolint:errcheck // it is ours and alive
+	defer stopDaemon(t, st.Lab)()
 	if _, _, err := view(t, st).Peer(inner.Namespace, inner.Device); !errors.Is(err, trace.ErrNoPeer) {
 		t.Errorf("the relay's process is stopped, and the peer %v", err)
 	}
