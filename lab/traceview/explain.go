@@ -95,14 +95,18 @@ func taught(s step) string {
 	return ""
 }
 
-// sentence begins with a capital and ends with a full stop.
+// sentence begins with a capital, unless with a name, and ends with a full stop.
 func sentence(s string) string {
 	if s == "" {
 		return ""
 	}
+	s = strings.TrimSuffix(s, ".") + "."
+	if word, _, _ := strings.Cut(s, " "); strings.ContainsFunc(strings.TrimSuffix(word, "."), func(r rune) bool { return !unicode.IsLetter(r) }) {
+		return s // a device's name keeps its case
+	}
 	r := []rune(s)
 	r[0] = unicode.ToUpper(r[0])
-	return strings.TrimSuffix(string(r), ".") + "."
+	return string(r)
 }
 
 func because(reason string) string {
@@ -138,9 +142,7 @@ func facts(s step) []fact {
 	if s.Rule != "" {
 		add(ruleName(s.Table), s.Rule, true)
 	}
-	if path := chainPath(s.Rules); path != "" {
-		add("chains", path, false)
-	}
+	add("chains", chainPath(s.Hop), false)
 	for _, h := range s.Rules {
 		if h.Rule != s.Rule && h.Rule != "policy ACCEPT" {
 			add(hitName(h), h.Rule+effect(h), true)
@@ -200,15 +202,19 @@ func effect(h trace.Hit) string {
 	return s
 }
 
-// chainPath is the chains that a packet went through, in order.
-func chainPath(hits []trace.Hit) string {
+// chainPath is the chains of its table that a packet went through to the
+// deciding rule; empty if that was the first one.
+func chainPath(h trace.Hop) string {
 	var out []string
-	for _, h := range hits {
-		if len(out) == 0 || out[len(out)-1] != h.Chain {
-			out = append(out, h.Chain)
+	for _, hit := range h.Rules {
+		if hit.Table == h.Table && (len(out) == 0 || out[len(out)-1] != hit.Chain) {
+			out = append(out, hit.Chain)
+		}
+		if hit.Rule == h.Rule {
+			break
 		}
 	}
-	if len(out) < 2 {
+	if h.Rule == "" || len(out) < 2 {
 		return ""
 	}
 	return strings.Join(out, " → ")

@@ -34,6 +34,8 @@ func (w *walk) hop(device string, stage trace.Stage, edits ...func(*trace.Hop)) 
 		Stage: stage, Action: trace.Pass, Packet: w.packet, Probability: w.chance,
 	}
 	switch stage {
+	case trace.Forward:
+		h.Packet.TTL--
 	case trace.Route, trace.BridgeStage, trace.Encap, trace.Decap, trace.Socket:
 		h.Hidden = true
 	}
@@ -53,7 +55,6 @@ func route(r, neighbour string) func(*trace.Hop) {
 func forwarded(r, neighbour string) func(*trace.Hop) {
 	return func(h *trace.Hop) {
 		h.Route, h.Neighbor, h.Action = r, neighbour, trace.ForwardAction
-		h.Packet.TTL--
 	}
 }
 

@@ -134,23 +134,63 @@ func judge(t *trace.Trace, compared bool, s step) mark {
 	return both
 }
 
-// chain tells each step what the packet was before it, on the same side.
+// chain tells each step what the packet was before it, on the same side: what
+// was seen of a packet is compared with what was seen of it before, and with
+// what lookups between, which nobody sees, are predicted to have changed.
 func chain(steps []step) {
-	var last *step
+	var pred *trace.Hop
+	var seen *datapath.Packet
 	for i := range steps {
 		s := &steps[i]
-		if last != nil {
-			before := last.Packet
-			if s.obs == nil && last.pred != nil {
-				before = last.pred.Packet
-			}
-			s.before = &before
-			if s.pred != nil && last.pred != nil && s.pred.Probability > 0 && s.pred.Probability < last.pred.Probability {
-				s.chance = s.pred.Probability / last.pred.Probability
-			}
+		switch {
+		case s.obs != nil && seen != nil:
+			s.before = unknownPort(*seen, s.obs.Packet)
+		case pred != nil:
+			s.before = &pred.Packet
 		}
-		last = s
+		if s.pred != nil {
+			if pred != nil && s.pred.Probability > 0 && s.pred.Probability < pred.Probability {
+				s.chance = s.pred.Probability / pred.Probability
+			}
+			if s.obs == nil && pred != nil && seen != nil {
+				seen = carry(*seen, pred.Packet, s.pred.Packet)
+			}
+			pred = s.pred
+		}
+		if s.obs != nil {
+			p := s.obs.Packet
+			seen = &p
+		}
 	}
+}
+
+// carry makes a predicted step's changes on a packet that was seen before it.
+func carry(seen, from, to datapath.Packet) *datapath.Packet {
+	if (from.Outer == nil) != (to.Outer == nil) {
+		seen.Outer = to.Outer
+	}
+	if from.Src != to.Src || from.SPort != to.SPort {
+		seen.Src, seen.SPort = to.Src, to.SPort
+	}
+	if from.Dst != to.Dst || from.DPort != to.DPort {
+		seen.Dst, seen.DPort = to.Dst, to.DPort
+	}
+	seen.TTL -= from.TTL - to.TTL
+	if from.Mark != to.Mark {
+		seen.Mark = to.Mark
+	}
+	return &seen
+}
+
+// unknownPort takes a tunnel's source port, which the kernel chooses, from
+// where it was seen first: that it was not predicted is no change.
+func unknownPort(before, after datapath.Packet) *datapath.Packet {
+	if b, a := before.Outer, after.Outer; b != nil && a != nil && b.SPort == 0 {
+		o := *b
+		o.SPort = a.SPort
+		before.Outer = &o
+	}
+	return &before
 }
 
 // union is the observed hop, with what only a prediction can know added where

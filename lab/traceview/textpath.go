@@ -74,7 +74,7 @@ func (c *clock) advance(now int64) string {
 	if !was {
 		return micros(now)
 	}
-	return fmt.Sprintf("+%.1f", float64(since)/1e3)
+	return fmt.Sprintf("%+.1f", float64(since)/1e3)
 }
 
 // timeOf is when the last observed one of steps was.
