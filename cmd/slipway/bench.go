@@ -39,8 +39,8 @@ func (a *app) benchScaleCmd() *cobra.Command {
 		Use: "scale", Short: "Time, CPU and memory of labs, beside the targets",
 		Long: `Bring labs up, up again and down with this very program, and print what that
 took beside the project's targets and the machine's facts: the demo's three nodes
-in each mode, many pods on many nodes (each of them has to answer), and many
-services. Labs are named bench-…, and taken down also when it is interrupted.
+in each mode, many pods on many nodes (each of them has to answer), many
+services, and how long traces take. Labs are named bench-…, and taken down also when it is interrupted.
 Every figure is of real labs; on a busy machine they say so.`,
 		Example: "  slipway bench scale\n  slipway bench scale --big -o markdown\n  slipway bench scale --parts labs --modes calico-bgp --rounds 15",
 		Args:    cobra.NoArgs,
@@ -65,7 +65,7 @@ Every figure is of real labs; on a busy machine they say so.`,
 		},
 	}
 	f := c.Flags()
-	f.StringSliceVar(&parts, "parts", nil, "only these: labs, pods, services")
+	f.StringSliceVar(&parts, "parts", nil, "only these: labs, pods, services, traces")
 	f.StringSliceVar(&modes, "modes", nil, "only these modes; default all for the small labs, flannel-vxlan for many pods")
 	f.IntVar(&o.Rounds, "rounds", 7, "of everything that is cheap; six are the fewest that give a 95 % interval")
 	f.IntVar(&o.Nodes, "nodes", 100, "nodes of the labs of many pods")

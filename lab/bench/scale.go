@@ -20,10 +20,11 @@ const (
 	PartLabs     Part = "labs"     // the demo's three nodes in each mode
 	PartPods     Part = "pods"     // many pods on many nodes
 	PartServices Part = "services" // many services on three nodes
+	PartTraces   Part = "traces"   // how long a trace takes, and what a tracer costs
 )
 
 // Parts lists all parts.
-func Parts() []Part { return []Part{PartLabs, PartPods, PartServices} }
+func Parts() []Part { return []Part{PartLabs, PartPods, PartServices, PartTraces} }
 
 // ScaleOptions say what to measure. No field has a default of its own but
 // Progress, which may be nil.
@@ -68,7 +69,7 @@ func Scale(ctx context.Context, o ScaleOptions) (r *ScaleReport, err error) {
 	if r.Conditions, err = ReadConditions(); err != nil {
 		return r, err
 	}
-	runs := map[Part]func(context.Context) (Group, error){PartLabs: s.labs, PartPods: s.pods, PartServices: s.services}
+	runs := map[Part]func(context.Context) (Group, error){PartLabs: s.labs, PartPods: s.pods, PartServices: s.services, PartTraces: s.traces}
 	for _, p := range Parts() {
 		if !slices.Contains(o.Parts, p) {
 			continue
