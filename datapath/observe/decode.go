@@ -181,8 +181,20 @@ func (d *decoder) carried(ip IPv4, payload []byte) (Encapsulation, []byte) {
 		if len(body) > 0 && body[0]>>4 == 4 {
 			return EncapUDP, body
 		}
+	default:
+		if looksLikeVXLAN(body) {
+			return d.vxlan(body) // a tunnel whose ends do not agree about the port
+		}
 	}
 	return NoEncap, nil
+}
+
+// looksLikeVXLAN recognises VXLAN at any port: its flags and all that is
+// reserved (RFC 7348 §5), and a frame with an IPv4 packet behind.
+func looksLikeVXLAN(body []byte) bool {
+	const header, frame = 8, 14
+	return len(body) > header+frame && binary.BigEndian.Uint32(body) == 0x08000000 && body[7] == 0 &&
+		binary.BigEndian.Uint16(body[header+frame-2:]) == uint16(layers.EthernetTypeIPv4) && body[header+frame]>>4 == 4
 }
 
 func (d *decoder) vxlan(body []byte) (Encapsulation, []byte) {

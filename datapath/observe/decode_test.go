@@ -86,6 +86,8 @@ func packetCases(t testing.TB) []packetCase {
 		// 20 IP + 8 UDP + 8 VXLAN + 14 Ethernet + 52
 		{"VXLAN", LinkEthernet, bytesOf(t, ethernet(), carrier, udp(carrier, 50000, 8472), vx, ethernet(), gopacket.Payload(syn)),
 			Decoded{Ethernet: frame, Encap: EncapVXLAN, VNI: 1, Outer: outer(102, 8472), IP: wantSYN}},
+		{"VXLAN at another port", LinkEthernet, bytesOf(t, ethernet(), carrier, udp(carrier, 50000, 4789), vx, ethernet(), gopacket.Payload(syn)),
+			Decoded{Ethernet: frame, Encap: EncapVXLAN, VNI: 1, Outer: outer(102, 4789), IP: wantSYN}},
 		// 20 IP + 8 UDP + 52
 		{"UDP", LinkEthernet, bytesOf(t, ethernet(), carrier, udp(carrier, 50000, 8285), gopacket.Payload(syn)),
 			Decoded{Ethernet: frame, Encap: EncapUDP, Outer: outer(80, 8285), IP: wantSYN}},
