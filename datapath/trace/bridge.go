@@ -145,24 +145,33 @@ func (w *walk) flooded(pl *place, br, in *datapath.Device, s *skb) (port *datapa
 		f := unknownFault("fdb", "", "%s floods the frame to MAC %s, which several places have: %s and %s take it", br.Name, s.dmac, takers[0].Name, takers[1].Name)
 		f.reason = ReasonDuplicate
 		return nil, "", f
+	}
+	if flt := w.shutOff(pl, br, in, s); flt != nil {
+		return nil, "", flt
+	}
+	switch {
 	case len(errs) > 0:
 		return nil, "", unknownFault("fdb", "", "%s floods the frame to MAC %s; who takes it is not known: %v", br.Name, s.dmac, errs[0])
 	case len(open) == 1:
 		return open[0], fmt.Sprintf("%s does not know MAC %s and floods the frame to its only other port", br.Name, s.dmac), nil
 	}
-	return nil, "", w.nobody(pl, br, in, s)
+	return nil, "", nobody(br, s)
 }
 
-// nobody is a frame that no port leads anywhere with: for a port that is shut,
-// or for a MAC that nobody has.
-func (w *walk) nobody(pl *place, br, in *datapath.Device, s *skb) *fault {
+// shutOff is a frame whose receiver is right behind a port that may not send it.
+func (w *walk) shutOff(pl *place, br, in *datapath.Device, s *skb) *fault {
 	for _, p := range pl.ports(br.Name) {
-		if found, _ := w.behind(pl, p, s.dmac); found {
-			if why := mayForward(in, p); why != nil {
+		if why := mayForward(in, p); why != nil {
+			if found, _ := w.behind(pl, p, s.dmac); found {
 				return why(pl, br, p)
 			}
 		}
 	}
+	return nil
+}
+
+// nobody is a flooded frame that no receiver takes.
+func nobody(br *datapath.Device, s *skb) *fault {
 	f := &fault{
 		reason: ReasonOtherHost, table: "neighbor", rule: s.neighbor,
 		text: fmt.Sprintf("nobody on bridge %s has the MAC %s: all ports get a copy of the frame, and each receiver drops it as another host's", br.Name, s.dmac),

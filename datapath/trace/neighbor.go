@@ -84,10 +84,12 @@ func (w *walk) resolve(pl *place, dev *datapath.Device, gw netip.Addr, s *skb) (
 	case len(who.errs) > 0:
 		return "", unknownFault("neighbor", "", "whether somebody answers ARP for %s on %s is not known: %v", gw, dev.Name, errors.Join(who.errs...))
 	}
-	return "", noNeighbor(pl, dev, gw)
+	return "", w.noNeighbor(pl, dev, gw, sender)
 }
 
-func noNeighbor(pl *place, dev *datapath.Device, gw netip.Addr) *fault {
+// noNeighbor is an address that nobody answers for. Who would, were it not for
+// something in between, is a hint.
+func (w *walk) noNeighbor(pl *place, dev *datapath.Device, gw, sender netip.Addr) *fault {
 	f := &fault{
 		reason: ReasonNoNeighbor, table: "neighbor",
 		text: fmt.Sprintf("nobody on the link of %s answers ARP for %s; after three seconds without, the kernel tells the sender that the host is unreachable", dev.Name, gw),
@@ -96,6 +98,13 @@ func noNeighbor(pl *place, dev *datapath.Device, gw netip.Addr) *fault {
 	for _, n := range pl.st.Neighbors {
 		if n.Dev == dev.Name && n.Address == gw {
 			f.rule = fmt.Sprintf("%s dev %s %s", gw, dev.Name, strings.ToUpper(n.State))
+		}
+	}
+	anyway := stations{w: w, seen: map[wireEnd]bool{}, anyway: true}
+	anyway.transmit(pl, dev)
+	for _, st := range anyway.found {
+		if st.shut != "" && w.answersARP(st, gw, sender) {
+			f.hint = fmt.Sprintf("%s would answer, but %s", st.pl.label(), st.shut)
 		}
 	}
 	if dev.Kind == "vxlan" {
