@@ -10,7 +10,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # What this project's CI machine must be able to do: a test that would skip for
 # one of these fails there instead.
-CI_REQUIRE := root,vxlan,tun,bpf,iptables,tshark,bird,ping,curl,iperf3
+CI_REQUIRE := root,vxlan,tun,bpf,iptables,tshark,bird,ping,curl,iperf3,chromium
 
 .PHONY: all deps build demo test test-unit test-root bench lint generate clean
 
@@ -29,7 +29,7 @@ test: deps ## every test; those that need root run as root
 	$(SUDO) env PATH="$$PATH" HOME="$$HOME" LAB_REQUIRE="$(if $(CI),$(CI_REQUIRE),$(LAB_REQUIRE))" $(GO) test -count=1 -timeout 25m ./...
 
 test-unit: deps ## the tests that need no privilege, in seconds
-	$(GO) test -count=1 -short ./topology/... ./datapath ./datapath/flannel ./datapath/calico ./datapath/kubeproxy ./internal/archtest ./lab/journal
+	$(GO) test -count=1 -short ./topology/... ./datapath ./datapath/flannel ./datapath/calico ./datapath/kubeproxy ./lab/traceview ./internal/archtest ./lab/journal
 
 test-root: deps ## the tests on the real kernel only
 	$(SUDO) env PATH="$$PATH" HOME="$$HOME" LAB_REQUIRE="$(CI_REQUIRE)" $(GO) test -count=1 -timeout 25m ./datapath/... ./lab/... ./cmd/... ./e2e/...
@@ -41,7 +41,7 @@ lint: deps ## few linters, all enforced
 	hack/lint.sh
 
 generate: deps ## compile the eBPF programs again (needs clang)
-	$(GO) generate ./datapath/bpf
+	$(GO) generate ./datapath/bpf ./datapath/skbtrace
 
 clean:
 	rm -rf bin
