@@ -322,17 +322,6 @@ func (n *planned) hostIf(pod string) string {
 	return ""
 }
 
-func (n *planned) routeTo(label string, dst string) *datapath.FIBRoute {
-	st := n.states[label]
-	for i := range st.Routes {
-		if st.Routes[i].Dst == netip.MustParsePrefix(dst) && st.Routes[i].Table == 254 {
-			return &st.Routes[i]
-		}
-	}
-	n.t.Fatalf("%s has no route to %s", label, dst)
-	return nil
-}
-
 // insert puts rules before all others of a node's table.
 func (n *planned) insert(label, table string, rules ...string) {
 	st := n.states[label]
