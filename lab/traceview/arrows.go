@@ -86,10 +86,8 @@ func (s *scene) ends(a *arrow, slot, n int) {
 	left, right := max(p.x, q.x), min(p.x+p.w, q.x+q.w)
 	top, bottom := max(p.y, q.y), min(p.y+p.h, q.y+q.h)
 	switch {
-	case right-left >= 40:
-		if p.kernel != q.kernel && right-left == min(p.w, q.w) && n <= 2 {
-			left, right = left+8, right-8
-		}
+	case right-left >= 30:
+		left, right = s.beside(p, q, left, right)
 		x := (left+right)/2 + offset(slot, n, right-left)
 		a.x1, a.x2 = x, x
 		a.y1, a.y2 = facing(p.y, p.h, q.y, q.h)
@@ -108,6 +106,23 @@ func (s *scene) ends(a *arrow, slot, n int) {
 		qx, _ := q.centre()
 		a.x1, a.x2 = px+o, qx+o
 	}
+}
+
+// beside narrows the room for a straight way down to what passes beside the
+// chips that stand between the two, if anything does.
+func (s *scene) beside(p, q chip, left, right int) (int, int) {
+	for _, c := range s.chips {
+		if c.y <= min(p.y, q.y) || c.y >= max(p.y, q.y) || c.x >= right || c.x+c.w <= left {
+			continue
+		}
+		switch before, after := c.x-left, right-c.x-c.w; {
+		case before >= after && before > lane:
+			right = c.x
+		case after > lane:
+			left = c.x + c.w
+		}
+	}
+	return left, right
 }
 
 // between reports whether another chip stands between two of one row.

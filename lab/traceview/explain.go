@@ -11,7 +11,7 @@ import (
 
 // stages says what each stage is, in the words of a lecture.
 var stages = map[trace.Stage]string{
-	trace.Socket:      "A process hands data to the kernel, which puts the headers around it.",
+	trace.Socket:      "The packet begins here: the kernel builds it, for a process or on its own account.",
 	trace.Egress:      "The packet leaves this network stack through a device.",
 	trace.Ingress:     "A device receives the packet, and the kernel's receive path takes it up.",
 	trace.Prerouting:  "Netfilter's PREROUTING hook comes before the routing decision. The tables raw, mangle and nat see every packet that arrives here; this is where a Service's address becomes a pod's (DNAT).",
@@ -89,7 +89,7 @@ func taught(s step) string {
 		return fmt.Sprintf("Inside is %s.", packetLine(s.Packet))
 	case natWords(s) != nil:
 		return "The packet belongs to a connection whose addresses were translated: connection tracking changes them by what it remembers, and no rule is asked."
-	case s.before != nil && s.Packet.TTL < s.before.TTL && s.Packet.TTL > 0:
+	case s.Stage == trace.Forward && s.before != nil && s.Packet.TTL < s.before.TTL:
 		return "Forwarding takes one from the TTL."
 	}
 	return ""

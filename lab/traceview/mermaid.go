@@ -45,7 +45,7 @@ func mermaidWay(b *strings.Builder, d way, ids map[string]string) {
 	if d.reply {
 		name = "reply"
 	}
-	fmt.Fprintf(b, "  Note over %s: %s: %s\n", ids[list[0].place], name, mermaidText(packetLine(d.steps[0].Packet)))
+	fmt.Fprintf(b, "  Note over %s: %s: %s\n", ids[list[0].place], name, mermaidText(packetLine(d.start())))
 	var last [2]*step // the last one that was predicted, and observed
 	for _, g := range list {
 		for i := range g.steps {

@@ -2,10 +2,10 @@ package traceview
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,7 +29,7 @@ import (
 // hack/trace-screenshot.sh sets these.
 var (
 	screenshot = flag.String("screenshot", "", "write a picture of the page to this file")
-	pictured   = flag.String("trace", "", "of this trace (JSON) instead of the one that the tests have")
+	pictured   = flag.String("page", "", "of this page, which slipway trace -o html wrote, instead of one that the tests have")
 	pictureHop = flag.Int("hop", 9, "at this hop")
 	pictureIn  = flag.String("theme", "light", "light or dark")
 )
@@ -102,11 +102,14 @@ func (b *browser) run(t *testing.T, actions ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
+// subtitles are the addresses of the tests' nodes.
+var subtitles = Subtitles{"node01": "192.168.233.30", "node02": "192.168.233.31"}
+
 // open shows a trace.
 func (b *browser) open(t *testing.T, tr *trace.Trace) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "trace.html")
-	if err := os.WriteFile(file, []byte(drawn(t, tr, noSubtitles(HTML))), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(drawn(t, tr, func(w io.Writer, t *trace.Trace) error { return HTML(w, t, subtitles) })), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	b.run(t, chromedp.Navigate("file://"+file))
@@ -259,24 +262,17 @@ func TestScreenshot(t *testing.T) {
 	if *screenshot == "" {
 		t.Skip("makes a picture with -screenshot FILE")
 	}
-	tr := vxlanService()
-	if *pictured != "" {
-		data, err := os.ReadFile(*pictured)
-		if err != nil {
-			t.Fatal(err)
-		}
-		tr = &trace.Trace{}
-		if err := json.Unmarshal(data, tr); err != nil {
-			t.Fatal(err)
-		}
-	}
 	b := openBrowser(t)
 	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: *pictureIn}, {Name: "prefers-reduced-motion", Value: "reduce"}}}
 	if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, media); err != nil {
 		t.Fatal(err)
 	}
 	b.run(t, chromedp.EmulateViewport(1280, 800))
-	b.open(t, tr)
+	if *pictured != "" {
+		b.run(t, chromedp.Navigate("file://"+*pictured))
+	} else {
+		b.open(t, vxlanService())
+	}
 	for range *pictureHop - 1 {
 		b.press(t, kb.ArrowRight)
 	}

@@ -187,3 +187,14 @@ func column(s string, width int) string {
 	s = clip(s, width-1)
 	return s + strings.Repeat(" ", width-lipgloss.Width(s))
 }
+
+// clipMiddle shortens s to about width columns and keeps its end, which tells
+// one pod of a Deployment from another.
+func clipMiddle(s string, width int) string {
+	r := []rune(clean(s))
+	const tail = 6
+	if len(r) <= width || width < 2*tail {
+		return clip(s, width)
+	}
+	return string(r[:width-tail-1]) + "…" + string(r[len(r)-tail:])
+}

@@ -145,6 +145,8 @@ func chain(steps []step) {
 		switch {
 		case s.obs != nil && seen != nil:
 			s.before = unknownPort(*seen, s.obs.Packet)
+		case s.obs != nil && pred != nil:
+			s.before = unknownPort(pred.Packet, s.obs.Packet)
 		case pred != nil:
 			s.before = &pred.Packet
 		}
@@ -182,15 +184,32 @@ func carry(seen, from, to datapath.Packet) *datapath.Packet {
 	return &seen
 }
 
-// unknownPort takes a tunnel's source port, which the kernel chooses, from
-// where it was seen first: that it was not predicted is no change.
+// unknownPort takes ports that the kernel chooses, of tunnels and masquerading,
+// from where they were seen first: that they were not predicted is no change.
 func unknownPort(before, after datapath.Packet) *datapath.Packet {
+	if before.SPort == 0 && before.Src == after.Src {
+		before.SPort = after.SPort
+	}
+	if before.DPort == 0 && before.Dst == after.Dst {
+		before.DPort = after.DPort
+	}
 	if b, a := before.Outer, after.Outer; b != nil && a != nil && b.SPort == 0 {
 		o := *b
 		o.SPort = a.SPort
 		before.Outer = &o
 	}
 	return &before
+}
+
+// start is the packet as a way begins.
+func (d way) start() datapath.Packet {
+	p := d.steps[0].Packet
+	for _, s := range d.steps {
+		if s.obs != nil {
+			return *unknownPort(p, s.obs.Packet)
+		}
+	}
+	return p
 }
 
 // union is the observed hop, with what only a prediction can know added where

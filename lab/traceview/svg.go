@@ -78,7 +78,7 @@ func (s *scene) draw(b *strings.Builder, all []way, arrows []arrow) {
 		if f.kind == aSwitch {
 			continue // its name goes where no port stands
 		}
-		text(b, f.x+pad, f.y+18, "place", clip(f.label, (f.w-pad)/letterW))
+		text(b, f.x+pad, f.y+18, "place", clipMiddle(f.label, (f.w-pad)/letterW))
 		text(b, f.x+pad, f.y+34, "sub", clip(f.subtitle(), int(float64(f.w-pad)/smallW)))
 	}
 	ends := s.endings(all)
@@ -191,7 +191,7 @@ func legend(all []way, arrived [][]int) []note {
 			name = "reply"
 		}
 		if len(d.steps) > 0 {
-			out = append(out, note{class: name + " head", text: name + ": " + packetLine(d.steps[0].Packet)})
+			out = append(out, note{class: name + " head", text: name + ": " + packetLine(d.start())})
 		}
 		if d.compared && d.unseen() {
 			out = append(out, note{class: name, text: "predicted, but none of it was seen"})

@@ -100,7 +100,7 @@ func wayHeading(p *pen, d way) {
 	if p.right > 0 {
 		margin = "µs"
 	}
-	p.paragraph([]span{{name + "  ", strong}}, margin, span{packetLine(d.steps[0].Packet), normal})
+	p.paragraph([]span{{name + "  ", strong}}, margin, span{packetLine(d.start()), normal})
 }
 
 func placeSpans(g group) []span {
