@@ -32,7 +32,7 @@ func (w *walk) bridgeReceive(pl *place, br, port *datapath.Device, s *skb) end {
 
 func portDown(pl *place, br, port *datapath.Device, doing string) *fault {
 	return &fault{
-		reason: ReasonPortDown, table: "link", rule: fmt.Sprintf("%s master %s state %s", port.Name, br.Name, portState(port)),
+		reason: ReasonPortDown, table: "link", device: port.Name, rule: fmt.Sprintf("%s master %s state %s", port.Name, br.Name, portState(port)),
 		text: fmt.Sprintf("the frame would be %s port %s of bridge %s, whose state is %s", doing, port.Name, br.Name, portState(port)),
 		hint: fmt.Sprintf("bridge link show dev %s on %s", port.Name, pl.label()),
 	}
@@ -94,7 +94,7 @@ func (w *walk) bridgeForward(pl *place, br, in *datapath.Device, s *skb) end {
 		return w.stop(pl, s, at, flt)
 	}
 	if refused := mayForward(in, out); refused != nil {
-		return w.stop(pl, s, at, refused(pl, br, out))
+		return w.stop(pl, s, at, w.blameFarEnd(pl, out, refused(pl, br, out)))
 	}
 	at.Reason = why
 	w.hop(pl, s, at)
@@ -163,11 +163,24 @@ func (w *walk) shutOff(pl *place, br, in *datapath.Device, s *skb) *fault {
 	for _, p := range pl.ports(br.Name) {
 		if why := mayForward(in, p); why != nil {
 			if found, _ := w.behind(pl, p, s.dmac); found {
-				return why(pl, br, p)
+				return w.blameFarEnd(pl, p, why(pl, br, p))
 			}
 		}
 	}
 	return nil
+}
+
+// blameFarEnd says why a port is disabled, if its other end is down.
+func (w *walk) blameFarEnd(pl *place, port *datapath.Device, f *fault) *fault {
+	if f.reason != ReasonPortDown || port.Carrier {
+		return f
+	}
+	if end, err := w.peer(pl.name, port.Name); err == nil {
+		if far := w.place(end.namespace); far.err == nil && far.devices[end.device] != nil && !far.devices[end.device].Up {
+			f.hint = fmt.Sprintf("the port's other end, %s of %s, is down: ip link set %s up there", end.device, far.label(), end.device)
+		}
+	}
+	return f
 }
 
 // nobody is a flooded frame that no receiver takes.
@@ -220,7 +233,7 @@ func mayForward(in, out *datapath.Device) refusal {
 
 func hairpinOff(pl *place, br, out *datapath.Device) *fault {
 	return &fault{
-		reason: ReasonHairpinOff, table: "link", rule: out.Name + " hairpin off",
+		reason: ReasonHairpinOff, table: "link", device: out.Name, rule: out.Name + " hairpin off",
 		text: fmt.Sprintf("the frame would have to leave bridge %s by port %s, which it came by, and hairpin mode is off there", br.Name, out.Name),
 		hint: fmt.Sprintf("bridge link set dev %s hairpin on, on %s", out.Name, pl.label()),
 	}

@@ -18,8 +18,7 @@ type fault struct {
 	hint    string
 	icmp    *icmpError // what a router tells the sender
 	reset   bool       // the sender is told by a TCP reset
-	// at is where, if that is not the hop at which the packet ends.
-	at *Cause
+	device  string     // that is to blame, if it is not the hop's
 }
 
 // icmpError is an ICMP error about a packet (RFC 792).

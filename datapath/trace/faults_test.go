@@ -130,6 +130,14 @@ var faultCases = []faultCase{
 		},
 		want: trace.Cause{Place: "master01", Device: "flannel.1", Table: "neighbor", Reason: trace.ReasonOtherHost},
 	}, {
+		name: "FDB entry names the node itself: round and round", modes: only(topology.FlannelVXLAN), verdict: trace.Rejected,
+		harm: func(n *planned) {
+			for i := range n.states["node01"].FDB {
+				n.states["node01"].FDB[i].Dst = n.snap.Nodes[1].Address
+			}
+		},
+		want: trace.Cause{Place: "node01", Device: "flannel.1", Reason: trace.ReasonTTL},
+	}, {
 		name: "wrong VTEP MAC", modes: only(topology.FlannelVXLAN),
 		harm: func(n *planned) { n.vtepMAC("node01", "node02", "0e:00:00:00:00:99") },
 		want: trace.Cause{Place: "node02", Device: "flannel.1", Table: "neighbor", Reason: trace.ReasonOtherHost}, rule: "0e:00:00:00:00:99",
@@ -151,7 +159,7 @@ var faultCases = []faultCase{
 			n.states["fabric"].Device("node02-eth0").Port.State = "disabled"
 			n.knows("node01", "eth0", n.snap.Nodes[2].Address, n.snap.Nodes[2].Interface.MAC)
 		},
-		want: trace.Cause{Place: "fabric", Device: "br", Table: "link", Reason: trace.ReasonPortDown}, rule: "node02-eth0 master br state disabled",
+		want: trace.Cause{Place: "fabric", Device: "node02-eth0", Table: "link", Reason: trace.ReasonPortDown}, rule: "node02-eth0 master br state disabled",
 	}, {
 		name: "port of the fabric down, and nothing cached", hint: "node02 would answer, but node02-eth0 of fabric is disabled",
 		harm: func(n *planned) { n.states["fabric"].Device("node02-eth0").Port.State = "disabled" },
@@ -162,11 +170,11 @@ var faultCases = []faultCase{
 			n.states["node02"].Device(n.hostIf("web-0")).Port.State = "disabled"
 			n.knows("node02", "cni0", n.podAddress("web-0"), n.snap.Pods[1].MAC)
 		},
-		want: trace.Cause{Place: "node02", Device: "cni0", Table: "link", Reason: trace.ReasonPortDown},
+		want: trace.Cause{Place: "node02", Table: "link", Reason: trace.ReasonPortDown},
 	}, {
 		name: "hairpin off", modes: flannels, from: "default/web-l", packet: toService,
 		harm: func(n *planned) { n.states["node01"].Device(n.hostIf("web-l")).Port.Hairpin = false },
-		want: trace.Cause{Place: "node01", Device: "cni0", Table: "link", Reason: trace.ReasonHairpinOff},
+		want: trace.Cause{Place: "node01", Table: "link", Reason: trace.ReasonHairpinOff},
 	}, {
 		name: "no lease", modes: only(topology.FlannelUDP), packet: toPod("web-0"), verdict: trace.Rejected,
 		harm: func(n *planned) { n.states["node01"].UDPTunnel.Leases = nil },

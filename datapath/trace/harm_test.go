@@ -2,6 +2,7 @@ package trace_test
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"slipway/datapath"

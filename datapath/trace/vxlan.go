@@ -36,10 +36,10 @@ func (w *walk) vxlanTransmit(pl *place, dev *datapath.Device, s *skb) end {
 	if entry.VNI != 0 {
 		outer.vni = uint32(entry.VNI)
 	}
-	s.forget()
 	if pl.isLocal(entry.Dst) { // encap_bypass_if_local
 		return w.vxlanBypass(pl, dev, outer, entry)
 	}
+	s.forget()
 	at.Action, at.Reason = EncapAction, fmt.Sprintf("%s knows MAC %s behind %s: the frame goes there in a UDP packet to port %d, VNI %d", dev.Name, s.dmac, entry.Dst, outer.p.DPort, outer.vni)
 	return w.sendOuter(pl, outer, x.Device, at)
 }
@@ -90,11 +90,12 @@ func fdbText(e *datapath.FDBState) string {
 // vxlanBypass is vxlan_encap_bypass: a remote that is this machine itself needs
 // no wire.
 func (w *walk) vxlanBypass(pl *place, dev *datapath.Device, outer *skb, entry *datapath.FDBState) end {
-	w.hop(pl, outer, Hop{Stage: Encap, Device: dev.Name, Action: EncapAction, Reason: fmt.Sprintf("the remote %s is this machine itself", entry.Dst)})
+	w.hop(pl, outer.inner, Hop{Stage: Encap, Device: dev.Name, Reason: fmt.Sprintf("the remote %s is this machine itself: the frame goes nowhere", entry.Dst)})
 	to := vxlanDevice(pl, outer)
 	if to == nil {
 		return w.stop(pl, outer, Hop{Stage: Encap, Device: dev.Name}, &fault{reason: ReasonNoVTEP, table: "fdb", rule: fdbText(entry), text: fmt.Sprintf("the forwarding table of %s names this machine itself, which has no VTEP for the frame", dev.Name)})
 	}
+	outer.inner.dmac = "" // taken as its own, whomever it is for
 	return w.receive(pl, to.Name, outer.inner)
 }
 

@@ -157,9 +157,8 @@ func (w *walk) stop(pl *place, s *skb, h Hop, f *fault) end {
 		Node: pl.node(), Namespace: pl.name, Place: pl.label(), Device: h.Device, Stage: h.Stage,
 		Table: f.table, Reason: f.reason, Rule: f.rule, Text: sentence(pl.label(), f.text), Hint: f.hint, Reply: w.back,
 	}
-	if f.at != nil {
-		e.cause.Node, e.cause.Namespace, e.cause.Place = f.at.Node, f.at.Namespace, f.at.Place
-		e.cause.Device, e.cause.Stage = f.at.Device, f.at.Stage
+	if f.device != "" {
+		e.cause.Device = f.device
 	}
 	h.Table, h.Rule, h.Reason = f.table, f.rule, f.text
 	w.endHop(pl, s, h)
