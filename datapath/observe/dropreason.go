@@ -45,7 +45,7 @@ var drops = map[string]drop{
 	"TAP_TXFILTER":        {trace.ReasonDeviceDown, "link", trace.Egress, "the TAP device's filter", ""},
 	"TC_INGRESS":          {trace.ReasonLoss, "link", trace.Ingress, "a tc program on the device dropped it", "tc filter show dev DEVICE ingress"},
 	"TC_EGRESS":           {trace.ReasonLoss, "link", trace.Egress, "a tc program on the device dropped it", "tc filter show dev DEVICE egress"},
-	"QDISC_DROP":          {trace.ReasonLoss, "link", trace.Egress, "the device's queueing discipline dropped it", "tc -s qdisc"},
+	"QDISC_DROP":          {trace.ReasonDeviceDown, "link", trace.Egress, "the device's queue dropped it: it has no carrier, as a TUN that no process holds, or is full", "ip link, tc -s qdisc"},
 	"QDISC_OVERLIMIT":     {trace.ReasonLoss, "link", trace.Egress, "the device's queue is full", "tc -s qdisc"},
 	"CPU_BACKLOG":         {trace.ReasonLoss, "link", "", "the CPU's queue of packets is full", "/proc/net/softnet_stat"},
 	"VXLAN_INVALID_HDR":   {trace.ReasonNoVTEP, "tunnel", trace.Decap, "not a valid VXLAN header", ""},

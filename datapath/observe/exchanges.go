@@ -21,11 +21,11 @@ func Exchanges(events []skbtrace.Event, sent datapath.Packet, ports Ports, quiet
 	now := all[len(all)-1].TimeNs
 	young := func(e skbtrace.Event) bool { return now-e.TimeNs < quiet.Nanoseconds() }
 	for {
-		request, reply, about := choose(all, sent)
+		request, reply := choose(all, sent)
 		if len(request) == 0 {
 			break
 		}
-		group := slices.Concat(request, reply, about)
+		group := slices.Concat(request, reply)
 		slices.SortStableFunc(group, func(a, b sighting) int { return int(a.TimeNs - b.TimeNs) })
 		if young(group[len(group)-1].Event) {
 			rest = append(rest, eventsOf(group)...)

@@ -15,6 +15,7 @@ var captureStages = []trace.Stage{trace.Egress, trace.Ingress, trace.Wire}
 // something went into a tunnel shows between two devices. Of the world, what
 // the sender got is needed.
 func FromCapture(events []Event, w World) trace.Observation {
+	w.Answer.Err = w.Answer.refused()
 	o := trace.Observation{Observer: "af_packet", Observes: captureStages, Lost: w.Lost}
 	if w.Lost > 0 {
 		o.Notes = append(o.Notes, lostNote(w.Lost))

@@ -3,6 +3,7 @@ package observe
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -90,8 +91,8 @@ func TestFromCaptureRefused(t *testing.T) {
 	if o := FromCapture(nil, w); o.Verdict != trace.Rejected || o.Cause.Reason != trace.ReasonNoRoute || o.Cause.Place != "client" {
 		t.Errorf("without a route: %s: %+v", o.Verdict, o.Cause)
 	}
-	// Nothing at all is unknown.
-	w.Answer.Err = nil
+	// Nothing at all is unknown, also after a time.
+	w.Answer.Err = fmt.Errorf("wait for answer: %w", ErrNoAnswer)
 	if o := FromCapture(nil, w); o.Verdict != trace.Unknown || o.Cause.Reason != trace.ReasonNotSeen {
 		t.Errorf("nothing: %s: %+v", o.Verdict, o.Cause)
 	}

@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"errors"
 	"slices"
 
 	"slipway/datapath"
@@ -37,6 +38,14 @@ type Answer struct {
 	Err error
 }
 
+// refused is the system's error; that nobody answered in time is none.
+func (a Answer) refused() error {
+	if errors.Is(a.Err, ErrNoAnswer) {
+		return nil
+	}
+	return a.Err
+}
+
 // skbStages are what BPF programs see.
 var skbStages = []trace.Stage{
 	trace.Egress, trace.Ingress, trace.Wire, trace.Prerouting, trace.Input, trace.Forward, trace.Output, trace.Postrouting, trace.Deliver,
@@ -46,12 +55,12 @@ var skbStages = []trace.Stage{
 // answer. Every hop rests on events, which it names. What no event shows is not
 // there, and how the packet ended is unknown unless events say it.
 func FromSKB(events []skbtrace.Event, hits []ruletrace.Hit, w World) trace.Observation {
-	w.Ports = w.Ports.orDefault()
+	w.Ports, w.Answer.Err = w.Ports.orDefault(), w.Answer.refused()
 	o := trace.Observation{Observer: "bpf", Observes: skbStages, Rules: w.Rule != nil, Lost: w.Lost}
 	if w.Lost > 0 {
 		o.Notes = append(o.Notes, lostNote(w.Lost))
 	}
-	request, reply, about := choose(w.sightings(events), w.Sent)
+	request, reply := choose(w.sightings(events), w.Sent)
 	r := &reader{w: &w, hits: w.decodeHits(hits)}
 	first := int64(0)
 	if len(request) > 0 {
@@ -60,7 +69,6 @@ func FromSKB(events []skbtrace.Event, hits []ruletrace.Hit, w World) trace.Obser
 		first = reply[0].TimeNs
 	}
 	there, back := r.way(request, false), r.way(reply, true)
-	back.about = about
 	r.deliveries(there, back)
 	v := verdict{w: &w, there: there, back: back}
 	v.judge()

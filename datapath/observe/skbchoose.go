@@ -8,11 +8,11 @@ import (
 	"github.com/gopacket/gopacket/layers"
 )
 
-// choose picks the sightings of one packet, of its answer, and of errors about
-// the answer. A packet keeps its IP identification through NAT, forwarding and
-// tunnels; what is sent again has another one.
-func choose(all []sighting, sent datapath.Packet) (request, reply, aboutReply []sighting) {
-	c := &chooser{sent: sent, asked: map[conversation]bool{}, answered: map[conversation]bool{}}
+// choose picks the sightings of one packet and of its answer. A packet keeps
+// its IP identification through NAT, forwarding and tunnels; what is sent again
+// has another one.
+func choose(all []sighting, sent datapath.Packet) (request, reply []sighting) {
+	c := &chooser{sent: sent, asked: map[conversation]bool{}}
 	for _, s := range all {
 		ip := s.packet.IP
 		if !ip.Valid() {
@@ -23,20 +23,17 @@ func choose(all []sighting, sent datapath.Packet) (request, reply, aboutReply []
 			c.asked[conversation{ip.Protocol, ip.Source(), ip.Destination()}] = true
 			request = append(request, s)
 		case c.isReply(ip):
-			c.answered[conversation{ip.Protocol, ip.Source(), ip.Destination()}] = true
 			reply = append(reply, s)
-		case c.isAboutReply(ip):
-			aboutReply = append(aboutReply, s)
 		}
 	}
-	return request, reply, aboutReply
+	return request, reply
 }
 
 type chooser struct {
-	sent            datapath.Packet
-	first           *IPv4 // the request as it was first seen
-	back            *IPv4 // and the reply
-	asked, answered map[conversation]bool
+	sent  datapath.Packet
+	first *IPv4 // the request as it was first seen
+	back  *IPv4 // and the reply
+	asked map[conversation]bool
 }
 
 // isRequest reports whether a packet is the one that was sent. The first that
@@ -115,7 +112,7 @@ func (c *chooser) answers(ip IPv4) bool {
 	case ip.ICMP != nil && ip.ICMP.Type == layers.ICMPv4TypeRedirect:
 		return false // advice for later packets
 	case ip.ICMP != nil && ip.ICMP.Quoted != nil:
-		return c.quotes(*ip.ICMP.Quoted, *f, c.asked)
+		return c.quotes(*ip.ICMP.Quoted)
 	case ip.Protocol != f.Protocol:
 		return false
 	case f.TCP != nil:
@@ -136,16 +133,11 @@ func (c *chooser) reversed(ip IPv4) bool {
 	return c.back != nil && samePacket(ip, *c.back)
 }
 
-// isAboutReply reports whether a packet is an error about the answer.
-func (c *chooser) isAboutReply(ip IPv4) bool {
-	return c.back != nil && ip.ICMP != nil && ip.ICMP.Quoted != nil && c.quotes(*ip.ICMP.Quoted, *c.back, c.answered)
-}
-
-// quotes reports whether a quotation is of a packet: the quoted header has its
-// identification, or where that is zero, its addresses at some point.
-func (c *chooser) quotes(quoted, p IPv4, at map[conversation]bool) bool {
-	if quoted.Protocol != p.Protocol || quoted.ID != p.ID {
+// quotes reports whether a quotation is of the request: the quoted header has
+// its identification, or where that is zero, its addresses at some point.
+func (c *chooser) quotes(quoted IPv4) bool {
+	if quoted.Protocol != c.first.Protocol || quoted.ID != c.first.ID {
 		return false
 	}
-	return p.ID != 0 || at[conversation{quoted.Protocol, quoted.Source(), quoted.Destination()}]
+	return quoted.ID != 0 || c.asked[conversation{quoted.Protocol, quoted.Source(), quoted.Destination()}]
 }

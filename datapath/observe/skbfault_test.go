@@ -62,6 +62,10 @@ func TestFaults(t *testing.T) {
 		// node1's route to node2 is gone: its default route leads to a link
 		// where nobody has the address
 		"no-route": {trace.Unknown, trace.ReasonNotSeen, "node1", "eth0", trace.Postrouting, "", false},
+		// the process of flannel's UDP backend is stopped: the TUN takes packets
+		// until its ring is full; killed: the TUN has no carrier
+		"tunnel-stopped": {trace.Unknown, trace.ReasonNotSeen, "node1", "flannel0", trace.Egress, "", false},
+		"tunnel-killed":  {trace.Dropped, trace.ReasonDeviceDown, "node1", "flannel0", trace.Egress, "link", false},
 		// node2's flannel.1 is down and does not listen
 		"vtep-down": {trace.Dropped, trace.ReasonNoVTEP, "node2", "eth0", trace.Decap, "tunnel", false},
 	} {

@@ -8,7 +8,7 @@ import (
 
 // carried adds hops where a packet went into a tunnel or came out of one: they
 // rest on the events before and after.
-func (r *reader) carried(list []*passage) []*passage {
+func carried(list []*passage) []*passage {
 	var out []*passage
 	for i, p := range list {
 		if i > 0 {

@@ -27,7 +27,6 @@ type way struct {
 	list   []*passage
 	ends   []sighting // events about its end, in order: Free, Consume, ICMPSend
 	copies []*way     // that a switch sent where nobody took them
-	about  []sighting // errors about this packet
 }
 
 // end is the last passage; nil if there is none.
@@ -103,9 +102,9 @@ func (r *reader) way(list []sighting, reply bool) *way {
 		}
 	}
 	main, copies := splitCopies(moving, w.ends)
-	w.list = r.carried(r.passages(main))
+	w.list = carried(passages(main))
 	for _, c := range copies {
-		list := r.passages(c.events)
+		list := passages(c.events)
 		p := list[len(list)-1]
 		p.hop.Action, p.hop.Reason = trace.Drop, "a copy for another MAC: goes no further here"
 		p.ended = append(p.ended, c.end)
@@ -116,7 +115,7 @@ func (r *reader) way(list []sighting, reply bool) *way {
 }
 
 // passages groups consecutive events of one stage.
-func (r *reader) passages(list []sighting) []*passage {
+func passages(list []sighting) []*passage {
 	var out []*passage
 	for _, s := range list {
 		if n := len(out); n > 0 && out[n-1].takes(&s) {

@@ -100,6 +100,7 @@ var alike = [][]Reason{
 	{ReasonNoFDB, ReasonNoNeighbor},  // a VXLAN device that knows no remote
 	// A switch that sends the frame only where nobody takes it.
 	{ReasonNoFDB, ReasonPortDown, ReasonDeviceDown, ReasonOtherHost},
+	{ReasonDeviceDown, ReasonLoss},        // a queue that drops
 	{ReasonDeviceDown, ReasonTunnelDown},  // a TUN that nobody serves has no carrier
 	{ReasonDeviceDown, ReasonNoRoute},     // routes over a dead device are dead as well
 	{ReasonDeviceDown, ReasonPortDown},    // a port is disabled when its device goes down
