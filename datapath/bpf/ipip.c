@@ -12,6 +12,7 @@
 // BPF_FIB_LOOKUP_SKIP_NEIGH, which came with 6.3.
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/pkt_cls.h>
@@ -160,7 +161,9 @@ int ipip_decap(struct __sk_buff *skb)
 {
 	struct iphdr outer, in;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) ||
+	// A flooded frame for another MAC is another host's packet: the stack drops
+	// it before IP (net/ipv4/ip_input.c, ip_rcv_core), and so must the tunnel.
+	if (skb->pkt_type != PACKET_HOST || skb->protocol != bpf_htons(ETH_P_IP) ||
 	    bpf_skb_load_bytes(skb, ETH_HLEN, &outer, sizeof(outer)) || !is_ours(&outer))
 		return TC_ACT_UNSPEC;
 	// What a short frame was padded with is not part of the packet.

@@ -206,3 +206,24 @@ func TestDetachWithoutDevice(t *testing.T) {
 		t.Errorf("eth0 still has %s", got)
 	}
 }
+
+// A switch floods a frame for a MAC that it does not know; whoever gets it must
+// leave it alone, although the packet inside is addressed to him.
+func TestLeavesFramesForAnotherMAC(t *testing.T) {
+	r := newRig(t)
+	for i := range r.nodes {
+		r.nodes[i].carry(t, topology.IPIPeBPF)
+	}
+	a, b := &r.nodes[0], &r.nodes[1]
+	if out, err := a.ping(t, b.podAddr, 1, 56, "want"); err != nil {
+		t.Fatalf("no ping while all is well: %v\n%s", err, out)
+	}
+	h := testnet.Handle(t, r.router)
+	check(t, h.NeighSet(&netlink.Neigh{
+		LinkIndex: mustLink(t, h, "r2").Attrs().Index, IP: b.tunnel.Local.AsSlice(), State: netlink.NUD_PERMANENT,
+		HardwareAddr: net.HardwareAddr{0x02, 0xde, 0xad, 0xbe, 0xef, 0x01},
+	}))
+	if out, err := a.ping(t, b.podAddr, 2, 56, "want"); err == nil {
+		t.Errorf("the tunnel took frames that were for another MAC:\n%s", out)
+	}
+}

@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"slipway/datapath"
 	"slipway/datapath/bpf"
+	"slipway/datapath/ruletrace"
+	"slipway/datapath/skbtrace"
+	"slipway/internal/netns"
 	"slipway/topology"
 )
 
@@ -19,7 +24,30 @@ func modprobe(module string) string {
 }
 
 func kernelChecks() []check {
-	return append(linkChecks(), append(socketChecks(), append(tunnelChecks(), shapingChecks()...)...)...)
+	return slices.Concat(linkChecks(), socketChecks(), tunnelChecks(), shapingChecks(), traceChecks())
+}
+
+func traceChecks() []check {
+	return []check{
+		{
+			name: "packet tracing by BPF", group: Kernel, needsNS: true,
+			means: "`trace` observes by packet sockets: devices only, no hooks, no drop reasons",
+			hint:  "Linux 6.4 or newer with CONFIG_DEBUG_INFO_BTF, CONFIG_BPF_EVENTS and CONFIG_NETFILTER_BPF_LINK",
+			probe: func(context.Context, *scratch) (string, error) { return "", skbtrace.Supported() },
+		},
+		{
+			name: "rule tracing", group: Kernel, needsNS: true,
+			means: "`trace` says what a hook did to a packet, but not by which rule",
+			hint:  "CONFIG_NF_TABLES, CONFIG_NETFILTER_NETLINK_LOG and CONFIG_NETFILTER_XT_TARGET_TRACE",
+			probe: func(_ context.Context, s *scratch) (string, error) {
+				t, err := ruletrace.Open([]*netns.NS{s.ns}, nil, datapath.Ports{})
+				if err != nil {
+					return "", err
+				}
+				return "", t.Close()
+			},
+		},
+	}
 }
 
 func linkChecks() []check {

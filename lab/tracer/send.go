@@ -62,6 +62,11 @@ func (s *session) predict(ctx context.Context) (err error) {
 		if s.network, err = trace.Edited(s.view, s.t.st.Snapshot, edits); err != nil {
 			return err
 		}
+		for _, e := range edits {
+			if note := e.Note(); note != "" {
+				s.notes = append(s.notes, note)
+			}
+		}
 	}
 	s.view.Prefetch(ctx, s.firstPlaces()...)
 	s.prediction = trace.Predict(s.network, s.from.NetNS, s.packet(), trace.Options{})
