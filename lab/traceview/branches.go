@@ -3,6 +3,7 @@ package traceview
 import (
 	"fmt"
 	"reflect"
+	"strings"
 
 	"slipway/datapath/trace"
 )
@@ -29,7 +30,7 @@ func branches(p *pen, t *trace.Trace, all bool) {
 			words = append([]span{{pod, normal}}, words...)
 		}
 		if b.Cause != nil && b.Verdict != trace.Delivered {
-			words = append(words, span{b.Cause.Text, normal})
+			words = append(words, span{strings.TrimPrefix(b.Cause.Text, b.Cause.Place+": "), normal})
 		}
 		p.paragraph([]span{{head, normal}}, "", words...)
 	}
@@ -50,7 +51,10 @@ func taken(t *trace.Trace, b trace.Branch) bool {
 // branchEnd is where a way ends: an address, and the pod that has it.
 func branchEnd(b trace.Branch) (end, pod string) {
 	if !b.Endpoint.IsValid() {
-		return "no endpoint", b.Pod
+		if n := len(b.Hops); n > 0 { // it did not get there
+			return destination(b.Hops[n-1].Packet), b.Pod
+		}
+		return "unknown", b.Pod
 	}
 	if b.Endpoint.Port() == 0 {
 		return b.Endpoint.Addr().String(), b.Pod

@@ -51,8 +51,8 @@ func passed(s step) string {
 
 func withReason(word string, st style, s step) []span {
 	out := []span{{word, st}}
-	if s.Reason != "" {
-		out = append(out, span{s.Reason, normal})
+	if s.Reason != "" && (s.Rule == "" || !strings.Contains(s.Reason, s.Rule)) { // the rule stands below
+		out = append(out, span{strings.TrimPrefix(s.Reason, placeOf(s.Hop)+": "), normal})
 	}
 	return out
 }
