@@ -125,6 +125,7 @@ func (w *walk) receive(pl *place, device string, s *skb) end {
 	}
 	at.MTU = dev.MTU
 	if flt := notForwardable(pl, dev, s); flt != nil {
+		at.Hidden = true // it is refused before it is received
 		return w.stop(pl, s, at, flt)
 	}
 	w.hop(pl, s, at)

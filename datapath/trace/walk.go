@@ -160,9 +160,27 @@ func (w *walk) stop(pl *place, s *skb, h Hop, f *fault) end {
 	if f.device != "" {
 		e.cause.Device = f.device
 	}
+	if down := downDevice(pl); down != "" && (f.reason == ReasonNoRoute || f.reason == ReasonNoNeighbor) {
+		e.cause.Hint = fmt.Sprintf("%s is down here, and the routes through it are gone with it: ip link set %s up on %s", down, down, pl.label())
+	}
 	h.Table, h.Rule, h.Reason = f.table, f.rule, f.text
 	w.endHop(pl, s, h)
 	return e
+}
+
+// downDevice finds a device that is down though it has an address, or is a
+// tunnel: the kernel drops the routes of such.
+func downDevice(pl *place) string {
+	if pl.st == nil {
+		return ""
+	}
+	for i := range pl.st.Devices {
+		d := &pl.st.Devices[i]
+		if !d.Up && d.Kind != "loopback" && (len(d.Addresses) > 0 || d.Kind == "vxlan" || d.Kind == "tun" || d.Kind == "ipip") {
+			return d.Name
+		}
+	}
+	return ""
 }
 
 // endHop records the hop at which a packet ends: the last one, if it is there.
