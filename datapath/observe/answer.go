@@ -62,7 +62,7 @@ func connected(fd int) (bool, error) {
 	return true, err
 }
 
-// echoed reads until the marker is there; a raw socket gets other answers too.
+// echoed reads until the answer is there; a raw socket gets those to others, too.
 func (p *Probe) echoed(fd int) (bool, error) {
 	buf := make([]byte, 65536)
 	for {
@@ -73,11 +73,14 @@ func (p *Probe) echoed(fd int) (bool, error) {
 		if err != nil {
 			return true, err
 		}
+		if p.Protocol == ProbeUDP {
+			return true, nil // the socket is connected: only its peer can answer, in words of its own
+		}
 		if !bytes.Contains(buf[:n], p.Match.Marker) {
 			continue
 		}
 		ip := Decode(LinkRaw, buf[:n], DefaultPorts).IP
-		if p.Protocol != ProbeICMP || (ip.ICMP != nil && ip.ICMP.Type == layers.ICMPv4TypeEchoReply) {
+		if ip.ICMP != nil && ip.ICMP.Type == layers.ICMPv4TypeEchoReply {
 			return true, nil
 		}
 	}

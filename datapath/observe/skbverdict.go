@@ -112,6 +112,10 @@ func (v *verdict) answer() {
 		v.cause.Reply = true
 	case v.back.delivered() && (v.w.Answer.Got || v.w.Live && !refuses(&v.back.list[0].first().packet.IP)):
 		v.verdict = trace.Delivered
+	case v.w.Live && v.back.end().hop.Stage == trace.Input && v.back.cause(nil) == nil:
+		// The kernel ends a handshake's packets without an event.
+		v.notes = append(v.notes, "the answer passed the last hook before its socket; no event shows that the socket took it")
+		v.verdict = trace.Delivered
 	case v.back.delivered() && v.told():
 		v.cause = v.refusal()
 		v.verdict = trace.Rejected

@@ -19,6 +19,7 @@ import (
 // destination can name.
 func testState() *lab.State {
 	s := plantest.ThreeNodes(topology.FlannelVXLAN)
+	s.Proxy.NodePorts = topology.PortRange{First: 30000, Last: 32767}
 	for i := range s.Pods {
 		if s.Pods[i].Name != "client" {
 			s.Pods[i].Ports = []topology.ContainerPort{{Name: "http", Port: 80, Protocol: topology.TCPProtocol}, {Name: "dns", Port: 53, Protocol: topology.UDPProtocol}}
