@@ -146,6 +146,7 @@ func TestRoutingLoop(t *testing.T) {
 	n := plan(t, topology.FlannelHostGW)
 	lost := netip.MustParsePrefix("10.244.77.0/24")
 	for _, x := range [][2]string{{"node01", "192.168.233.40"}, {"node02", "192.168.233.30"}} {
+		n.dropMasquerade(x[0])
 		n.route(n.states[x[0]], datapath.FIBRoute{Dst: lost, Via: netip.MustParseAddr(x[1]), Dev: "eth0"})
 	}
 	b := n.only("default/client", ping(netip.MustParseAddr("10.244.77.9")))

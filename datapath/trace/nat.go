@@ -144,7 +144,8 @@ func portOf(p datapath.Packet, a netip.AddrPort) uint16 {
 	return a.Port()
 }
 
-// translateError rewrites an ICMP error and the packet it quotes
+// translateError rewrites an ICMP error and the packet it quotes, and reports
+// whether the error's own addresses changed
 // (net/netfilter/nf_nat_proto.c, nf_nat_icmp_reply_translation).
 func (s *skb) translateError(source bool) bool {
 	c := s.ct
@@ -152,6 +153,7 @@ func (s *skb) translateError(source bool) bool {
 		return false
 	}
 	t := c.tuple(!s.ctReply)
+	before := s.p
 	m := *s.p.ICMP
 	if m.Quoted != nil {
 		q := *m.Quoted
@@ -168,5 +170,5 @@ func (s *skb) translateError(source bool) bool {
 	} else {
 		s.p.Dst = t.inverse().dst.Addr()
 	}
-	return true
+	return s.p.Src != before.Src || s.p.Dst != before.Dst
 }
