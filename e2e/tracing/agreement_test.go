@@ -1,0 +1,136 @@
+package tracing
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"slipway/datapath/trace"
+	"slipway/internal/testnet"
+	"slipway/topology"
+)
+
+// fullEnv, if set, makes TestAgreement trace between all pairs of places, not
+// only between one of each kind.
+const fullEnv = "SLIPWAY_TRACE_FULL"
+
+// TestAgreement traces in healthy labs of all modes: prediction and observation
+// agree in every step of every packet.
+func TestAgreement(t *testing.T) {
+	testnet.Need(t, testnet.Root, testnet.IPTables, testnet.BPF)
+	for _, mode := range topology.ModeNames() {
+		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
+			l := up(t, mode)
+			pairs := fewPairs()
+			if os.Getenv(fullEnv) != "" {
+				pairs = l.allPairs()
+			}
+			good := 0
+			for _, p := range pairs {
+				if l.agrees(t, p) {
+					good++
+				}
+			}
+			t.Logf("%s: %d of %d traces agree", mode, good, len(pairs))
+		})
+	}
+}
+
+// pair is one packet to trace.
+type pair struct {
+	from, to, proto string
+	// lost: it does not arrive even in a healthy lab.
+	lost bool
+}
+
+// fewPairs are a pod, a node and the client outside to one destination of each
+// kind, on the same and on another node.
+func fewPairs() []pair {
+	var out []pair
+	for _, from := range []string{"client", "node01", "external"} {
+		for _, node := range []string{"node01", "node02"} {
+			out = append(out, pair{from: from, to: fmt.Sprintf("%s:%d", node, tcpNodePort), proto: "tcp"})
+		}
+		out = append(out, pair{from: from, to: fmt.Sprintf("node02:%d", udpNodePort), proto: "udp"}, pair{from: from, to: "node02", proto: "icmp"})
+		if from == "external" {
+			continue // it has no route to pods and services
+		}
+		for _, pod := range []string{"near", "web"} {
+			out = append(out, toPod(from, pod)...)
+		}
+		out = append(out, pair{from: from, to: "one:8080", proto: "tcp"}, pair{from: from, to: "one:7", proto: "udp"}, pair{from: from, to: "many:8080", proto: "tcp"})
+	}
+	return append(out, pair{from: "web", to: "one:8080", proto: "tcp"})
+}
+
+func toPod(from, pod string) []pair {
+	return []pair{
+		{from: from, to: pod + ":" + strconv.Itoa(tcpPort), proto: "tcp"},
+		{from: from, to: pod + ":" + strconv.Itoa(udpPort), proto: "udp"},
+		{from: from, to: pod, proto: "icmp"},
+	}
+}
+
+// allPairs are all places to all others, and to all services by all their
+// addresses.
+func (l *testLab) allPairs() []pair {
+	pods, nodes := []string{"client", "near", "web", "spare"}, []string{"node01", "node02", "node03"}
+	var out []pair
+	for _, from := range slices.Concat(pods, nodes, []string{"external"}) {
+		outside := from == "external"
+		for _, pod := range pods[1:] {
+			for _, p := range toPod(from, pod) {
+				p.lost = outside
+				out = append(out, p)
+			}
+		}
+		out = append(out, pair{from: from, to: "client", proto: "icmp", lost: outside})
+		for _, s := range []string{"one", "many"} {
+			out = append(out, pair{from: from, to: s + ":8080", proto: "tcp", lost: outside}, pair{from: from, to: s + ":7", proto: "udp", lost: outside},
+				pair{from: from, to: s, proto: "icmp", lost: true})
+		}
+		for _, n := range nodes {
+			out = append(out, pair{from: from, to: n, proto: "icmp"})
+			for _, port := range []int{tcpNodePort, manyTCPNodePort} {
+				out = append(out, pair{from: from, to: n + ":" + strconv.Itoa(port), proto: "tcp"})
+			}
+			for _, port := range []int{udpNodePort, manyUDPNodePort} {
+				out = append(out, pair{from: from, to: n + ":" + strconv.Itoa(port), proto: "udp"})
+			}
+		}
+	}
+	return out
+}
+
+// agrees traces a pair.
+func (l *testLab) agrees(t *testing.T, p pair) bool {
+	t.Helper()
+	tr, said := l.trace(t, p.from, p.to, "--proto", p.proto)
+	want := trace.Delivered
+	if p.lost {
+		want = tr.PredictedVerdict
+	}
+	if tr.Agree != nil && *tr.Agree && tr.Verdict == want && (tr.Verdict != trace.Delivered) == p.lost && len(tr.Disagreements) == 0 {
+		return true
+	}
+	why, _ := json.MarshalIndent(tr.Disagreements, "", " ")
+	t.Errorf("%s (%s): exit code %d, agree %v, predicted %v, observed %v\npredicted %s\nobserved  %s\ncauses %+v %+v\n%s",
+		said.argv, said.took, said.code, tr.Agree != nil && *tr.Agree, tr.PredictedVerdict, tr.ObservedVerdict, path(tr.Predicted), path(tr.Observed), tr.PredictedCause, tr.ObservedCause, why)
+	return false
+}
+
+// path is hops in short, for failures.
+func path(hops []trace.Hop) string {
+	var out []string
+	for _, h := range hops {
+		if !h.Hidden {
+			out = append(out, h.Place+" "+string(h.Stage)+" "+h.Device)
+		}
+	}
+	return strings.Join(out, " · ")
+}
