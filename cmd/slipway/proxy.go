@@ -18,7 +18,7 @@ func (a *app) proxyCmd() *cobra.Command {
 		Use: "proxy", Short: "Show, explain and test what kube-proxy's rules make of a service",
 		Args: noCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	for _, sub := range []*cobra.Command{a.proxyShowCmd(), a.proxyExplainCmd()} {
+	for _, sub := range []*cobra.Command{a.proxyShowCmd(), a.proxyExplainCmd(), a.proxyCheckCmd()} {
 		wrapArgs(sub)
 		c.AddCommand(sub)
 	}
@@ -81,6 +81,81 @@ client's address is lost. What is said comes from the rules as they are loaded.`
 	}
 	a.nodeFlag(c, &node)
 	return c
+}
+
+// defaultConnections are as many as `proxy check` opens unless told otherwise.
+const defaultConnections = 1000
+
+func (a *app) proxyCheckCmd() *cobra.Command {
+	o := services.CheckOptions{}
+	var via string
+	c := &cobra.Command{
+		Use: "check SERVICE[:PORT]", Short: "Open real connections to a service and test who answers against the rules",
+		Long: `Open real connections to a service, find out which endpoint answered each and
+which source address it saw, and hold that against the rules of the node that
+decided: with a chi-square test at 1 %, for session affinity that all reach one
+endpoint, for policies Local that only that node's endpoints answer and the source
+is kept. The rules themselves are held against the service: equal shares for its
+endpoints, and no others. Exit code 1 if anything is not as it should be. A run
+that follows the rules fails the test once in a hundred times.
+
+Connections come from a pod that is no endpoint, for node ports from "external".`,
+		Example: `  slipway proxy check nginx-svc
+  slipway proxy check nginx-svc --via nodeport --node node02 --count 5000
+  slipway proxy check echo:7007 --from node01 -o json`,
+		Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeServices,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Via = services.Via(via)
+			return a.proxyCheck(cmd.Context(), args[0], o)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.From, "from", "", "the node, pod or machine that connects")
+	f.StringVar(&via, "via", string(services.ViaClusterIP), "which address of the service: clusterip, nodeport, external")
+	f.StringVar(&o.Node, "node", "", "with --via nodeport, the node whose port is used")
+	f.IntVar(&o.Count, "count", defaultConnections, "how many connections")
+	return c
+}
+
+func (a *app) proxyCheck(ctx context.Context, name string, o services.CheckOptions) error {
+	if o.Count < 1 || o.Count > services.MaxConnections {
+		return usageError("count is between 1 and %d", services.MaxConnections)
+	}
+	if o.Node != "" && o.Via != services.ViaNodePort {
+		return usageError("--node is for --via nodeport; what decides otherwise is the node that --from is on")
+	}
+	st, found, err := a.proxyService(name)
+	if err != nil {
+		return err
+	}
+	o.Service = found
+	p := a.progress()
+	p.Phase("connecting to "+found.Service.Key(), o.Count)
+	o.Step = p.Step
+	r, err := services.Check(ctx, st, o)
+	p.clear()
+	if err != nil {
+		return proxyError(err)
+	}
+	if err := a.print(r, r.Write); err != nil {
+		return err
+	}
+	if !r.OK {
+		return &silentError{exitNo}
+	}
+	return nil
+}
+
+// proxyError turns what was asked wrongly into a usage error.
+func proxyError(err error) error {
+	var name *services.NameError
+	var way *services.WayError
+	var node *services.NodeError
+	var target *lab.TargetError
+	if errors.As(err, &name) || errors.As(err, &way) || errors.As(err, &node) || errors.As(err, &target) {
+		return &coded{exitUsage, err}
+	}
+	return err
 }
 
 func (a *app) nodeFlag(c *cobra.Command, node *string) {

@@ -15,7 +15,7 @@ func (x *explainer) refusals() []string {
 		case r.Rule.Does == "accept":
 			out = append(out, fmt.Sprintf("The health check at node port %d is let in (%s): a load balancer asks there whether this node has an endpoint.", r.Port, r.In))
 		case r.Rule.Does == "reject":
-			out = append(out, fmt.Sprintf("The %s has no endpoint anywhere, so table nat has no rule for it, and %s in table filter rejects it: the client hears at once (ICMP port unreachable, which TCP reports as connection refused).", where, r.In))
+			out = append(out, fmt.Sprintf("The %s has no endpoint anywhere, so table nat has no rule for it, and %s in table filter rejects it: the client hears at once (ICMP port unreachable, which TCP reports as connection refused). The kernel sends one host six such messages at once and then one in a second (icmp_ratelimit); further packets are dropped in silence.", where, r.In))
 		case r.Rule.Does == "drop" && r.In == chainFirewall:
 			out = append(out, fmt.Sprintf("What went to the %s from a source that is not allowed was not translated, and %s drops it.", where, r.In))
 		case r.Rule.Does == "drop":

@@ -3,14 +3,17 @@ package services
 import (
 	"context"
 	"fmt"
-	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
+	"slipway/datapath"
 	"slipway/datapath/kubeproxy"
+	"slipway/datapath/linux"
 	"slipway/internal/netns"
-	"slipway/internal/run"
+	"slipway/internal/ordered"
 	"slipway/lab"
 	"slipway/topology"
 )
@@ -20,6 +23,9 @@ type Loaded struct {
 	Node    string
 	Program string // that read them
 	Rules   kubeproxy.Ruleset
+	// State is the rest of the node's kernel, as far as it decides what rules
+	// match.
+	State *datapath.NetState
 }
 
 // NodeError says that a node is none, or none with kube-proxy's rules.
@@ -53,7 +59,7 @@ func CheckNode(s *topology.Snapshot, node string) error {
 	return nil
 }
 
-// Load reads tables nat and filter of a node with their counters.
+// Load reads a node's rules with their counters.
 func Load(ctx context.Context, st *lab.State, node string) (*Loaded, error) {
 	if err := CheckNode(st.Snapshot, node); err != nil {
 		return nil, err
@@ -63,24 +69,24 @@ func Load(ctx context.Context, st *lab.State, node string) (*Loaded, error) {
 		return nil, err
 	}
 	defer ns.Close() //nolint:errcheck // read-only descriptor
-	l := &Loaded{Node: node, Program: program()}
-	out, err := run.Cmd{NS: ns, Name: l.Program, Args: []string{"-c"}}.Output(ctx)
+	h, err := linux.Open(ns, linux.Options{})
 	if err != nil {
-		return nil, fmt.Errorf("read rules of node %s: %w", node, err)
+		return nil, err
 	}
-	if l.Rules, err = kubeproxy.ParseSave(string(out)); err != nil {
+	defer h.Close()
+	state, err := h.Collect(ctx, linux.CollectOptions{Counters: true, SkipSockets: true, SkipConntrack: true})
+	if err != nil {
+		return nil, fmt.Errorf("read node %s: %w", node, err)
+	}
+	l := &Loaded{Node: node, Program: filepath.Base(h.IPTables()), State: state}
+	var text strings.Builder
+	for _, table := range ordered.Keys(state.RuleSave) {
+		text.WriteString(state.RuleSave[table])
+	}
+	if l.Rules, err = kubeproxy.ParseSave(text.String()); err != nil {
 		return nil, fmt.Errorf("read rules of node %s: %w", node, err)
 	}
 	return l, nil
-}
-
-// program prefers what labs load their rules with (ADR 8).
-func program() string {
-	const legacy = "iptables-legacy-save"
-	if _, err := exec.LookPath(legacy); err == nil {
-		return legacy
-	}
-	return "iptables-save"
 }
 
 // LoadAll reads several nodes, some at a time.

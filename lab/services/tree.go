@@ -224,7 +224,7 @@ func (r *RuleView) brief() string {
 	}
 	switch r.Does {
 	case "mark":
-		return said + "mark for masquerade"
+		return said + "masquerade mark"
 	case "jump":
 		return said + r.Target + r.rest()
 	case "dnat":
