@@ -106,7 +106,7 @@ func (a *app) checkCapture(names []string, f captureFlags) error {
 		return usageError("--print and -w - cannot both have stdout")
 	case f.file == "-" && isTerminal(a.out):
 		return usageError("a pcapng is not for a terminal: pipe it, as in `slipway capture … -w - | wireshark -k -i -`, or leave -w out to see packets in lines")
-	case f.print && a.output != "table":
+	case f.print && !a.forReading():
 		return usageError("--print and -o %s cannot both have stdout", a.output)
 	}
 	return nil
@@ -127,7 +127,7 @@ func captureError(err error) error {
 // also when nobody reads that any more.
 func (a *app) captureOutput(ctx context.Context, f captureFlags, o *capture.Options) (context.Context, func() error, error) {
 	closeFile := func() error { return nil }
-	if f.print || f.file == "" && a.output == "table" {
+	if f.print || f.file == "" && a.forReading() {
 		o.Print = func(e observe.Event) error { return printEvent(a.out, e) }
 	}
 	out := a.out
@@ -146,11 +146,15 @@ func (a *app) captureOutput(ctx context.Context, f captureFlags, o *capture.Opti
 	o.Started = func(s *capture.Summary) {
 		fmt.Fprintf(a.err, "slipway: listening at %s of %s%s\n", plural(devicesOf(s), "device"), plural(len(s.Places), "place"), into(where))
 	}
-	if fd, ok := out.(interface{ Fd() uintptr }); ok && a.output == "table" || f.file != "" && ok {
+	// With -o json alone nothing is written before the end.
+	if fd, ok := out.(interface{ Fd() uintptr }); ok && (o.Print != nil || o.File != nil) {
 		return capture.UntilReaderGone(ctx, int(fd.Fd())), closeFile, nil
 	}
 	return ctx, closeFile, nil
 }
+
+// forReading reports whether results are for people.
+func (a *app) forReading() bool { return a.output == "table" || a.output == "text" || a.output == "" }
 
 func into(file string) string {
 	switch file {
@@ -180,7 +184,7 @@ func printEvent(w io.Writer, e observe.Event) error {
 // printCapture says what was taken: on stderr, as stdout may have the packets,
 // unless it is asked for in a form for programs.
 func (a *app) printCapture(f captureFlags, s *capture.Summary) error {
-	if a.output != "table" {
+	if !a.forReading() {
 		if f.file == "-" {
 			a.out = a.err
 		}

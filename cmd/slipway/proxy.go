@@ -41,7 +41,7 @@ number or name.`,
 		Example: `  slipway proxy show nginx-svc
   slipway proxy show kube-system/kube-dns:dns --node node02 -v
   slipway proxy show 10.96.0.10 -o json`,
-		Annotations: map[string]string{"formats": "table,text,wide,json,yaml"},
+		Annotations: map[string]string{formatsOf: "table,text,wide,json,yaml"},
 		Args:        cobra.ExactArgs(1), ValidArgsFunction: a.completeServices,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, v, err := a.proxyView(cmd.Context(), args[0], node)

@@ -140,7 +140,7 @@ func (r *conn) http(nc net.Conn, to netip.AddrPort) error {
 	const most = 64 << 10
 	var a echo.Answer
 	if err := json.NewDecoder(io.LimitReader(resp.Body, most)).Decode(&a); err != nil {
-		return nil //nolint:nilerr // some other HTTP server
+		return nil // some other HTTP server
 	}
 	r.endpoint, r.source = a.Address, a.Source.Addr()
 	return nil
