@@ -163,8 +163,8 @@ func (m *matcher) excused(reply bool) bool {
 // beyond reports whether an observed hop comes after the end of a prediction
 // that says itself that it does not know how it goes on.
 func (m *matcher) beyond(pairs []pair, at int, reply bool) bool {
-	if reply && len(m.branch.Reply) == 0 && m.parted {
-		return true // no answer was predicted, since the request was
+	if reply && len(m.branch.Reply) == 0 && (m.parted || m.waits()) {
+		return true // no answer was predicted, since the request was, or nobody waited
 	}
 	if m.branch.Verdict != Unknown {
 		return false

@@ -76,8 +76,8 @@ func (m *matcher) cause(p, s int) {
 		m.add(a.Reply, p, s, "cause", "the prediction is lost by %s, the packet by %s%s", a.Reason, b.Reason, b.because())
 	case a.Reason != b.Reason: // the kernel tells less, also about where
 	case differs("namespace", a.Namespace, b.Namespace):
-	case differs("device", a.Device, b.Device):
-	case differs("table", a.Table, b.Table):
+	case b.Stage != BridgeStage && differs("device", a.Device, b.Device): // events of a bridge name the port the frame came by
+	case byRules(a.Table) && byRules(b.Table) && differs("table", a.Table, b.Table):
 	case m.seen.Rules && ruled(a.Reason):
 		differs("rule", a.Rule, b.Rule)
 	}
@@ -94,12 +94,19 @@ func direction(reply bool) string {
 // are known to the prediction only.
 func ruled(r Reason) bool { return r == ReasonRuleDrop || r == ReasonRuleReject }
 
+// byRules reports whether a table is one of iptables': events tell these apart,
+// but not routing tables.
+func byRules(table string) bool {
+	return slices.Contains([]string{"raw", "mangle", "nat", "filter", "security"}, table)
+}
+
 // alike are reasons that the kernel's events do not tell apart.
 var alike = [][]Reason{
 	{ReasonNoVTEP, ReasonTunnelDown}, // nothing takes the outer packet
 	{ReasonNoFDB, ReasonNoNeighbor},  // a VXLAN device that knows no remote
 	// A switch that sends the frame only where nobody takes it.
 	{ReasonNoFDB, ReasonPortDown, ReasonDeviceDown, ReasonOtherHost},
+	{ReasonHairpinOff, ReasonPortDown},    // a bridge that will not send by the port
 	{ReasonDeviceDown, ReasonLoss},        // a queue that drops
 	{ReasonDeviceDown, ReasonTunnelDown},  // a TUN that nobody serves has no carrier
 	{ReasonDeviceDown, ReasonNoRoute},     // routes over a dead device are dead as well

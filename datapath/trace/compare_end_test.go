@@ -45,9 +45,14 @@ func TestCompareCauses(t *testing.T) {
 		"delivered":        {drop, func(o *Observation) { o.Verdict, o.Cause = Delivered, nil }, "the prediction is dropped, the packet was delivered"},
 		"dead tunnel":      {Cause{Reason: ReasonTunnelDown, Table: "tunnel"}, func(o *Observation) { o.Cause.Reason = ReasonNoVTEP }, ""},
 		"a switch's flood": {Cause{Reason: ReasonPortDown, Device: "veth9", Table: "link"}, func(o *Observation) { o.Cause.Reason, o.Cause.Device, o.Cause.Table = ReasonNoFDB, "cni0", "fdb" }, ""},
-		"ARP goes on":      {Cause{Reason: ReasonNoNeighbor}, func(o *Observation) { o.Verdict = Rejected }, ""},
-		"ARP, delivered":   {Cause{Reason: ReasonNoNeighbor}, func(o *Observation) { o.Verdict, o.Cause = Delivered, nil }, "the packet was delivered"},
-		"sockets: reason":  {drop, func(o *Observation) { o.Observes, o.Cause.Reason = []Stage{Egress, Ingress, Wire}, ReasonNoListener }, ""},
+		"a routing table":  {Cause{Reason: ReasonMartian, Table: "local"}, func(o *Observation) { o.Cause.Reason, o.Cause.Table = ReasonMartian, "main" }, ""},
+		"hairpin":          {Cause{Reason: ReasonHairpinOff, Table: "link"}, func(o *Observation) { o.Cause.Reason, o.Cause.Table = ReasonPortDown, "bridge" }, ""},
+		"a bridge's event": {Cause{Reason: ReasonPortDown, Device: "br0"}, func(o *Observation) {
+			o.Cause.Reason, o.Cause.Device, o.Cause.Stage = ReasonPortDown, "veth1", BridgeStage
+		}, ""},
+		"ARP goes on":     {Cause{Reason: ReasonNoNeighbor}, func(o *Observation) { o.Verdict = Rejected }, ""},
+		"ARP, delivered":  {Cause{Reason: ReasonNoNeighbor}, func(o *Observation) { o.Verdict, o.Cause = Delivered, nil }, "the packet was delivered"},
+		"sockets: reason": {drop, func(o *Observation) { o.Observes, o.Cause.Reason = []Stage{Egress, Ingress, Wire}, ReasonNoListener }, ""},
 	} {
 		p, o := lost(t, "node02/flannel.1 forward", c.predicted)
 		c.change(&o)

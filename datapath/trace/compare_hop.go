@@ -86,7 +86,7 @@ func carrier(o *datapath.Outer) string {
 // packet comes at least to the policy of each table. (Where a port was chosen at
 // random, the packet is no longer known to what traces rules.)
 func (m *matcher) rule(p, o *Hop, at Disagreement) {
-	if !m.seen.Rules || (o.Rule == "" && len(o.Rules) == 0) {
+	if !m.seen.Rules || (o.Rule == "" && len(o.Rules) == 0) || p.Table == "conntrack" {
 		return
 	}
 	switch {
