@@ -3,6 +3,7 @@ package skbtrace
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -15,8 +16,11 @@ import (
 
 // Options say what to trace.
 type Options struct {
-	// Namespaces are the only ones that events come from.
+	// Namespaces are watched: their devices and their netfilter hooks.
+	// Bystanders are those of which only the devices are, which costs nothing: a
+	// switch may flood a packet to many. Events come from no others.
 	Namespaces []*netns.NS
+	Bystanders []*netns.NS
 	Flows      []Flow
 	Ports      Ports
 }
@@ -52,7 +56,7 @@ func Open(o Options) (*Tracer, error) {
 	if err := t.load(o); err != nil {
 		return nil, &bpf.UnsupportedError{Feature: "kernel tracing", Err: err}
 	}
-	if err := t.attach(o.Namespaces); err != nil {
+	if err := t.attach(o.Namespaces, o.Bystanders); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
@@ -100,11 +104,11 @@ func (t *Tracer) load(o Options) error {
 
 // attach begins with the namespaces' hooks, which see nothing until the
 // tracepoints see packets.
-func (t *Tracer) attach(spaces []*netns.NS) error {
+func (t *Tracer) attach(spaces, bystanders []*netns.NS) error {
 	if err := t.writeFlows(); err != nil {
 		return err
 	}
-	for _, ns := range spaces {
+	for _, ns := range slices.Concat(spaces, bystanders) {
 		inode, err := ns.Inode()
 		if err != nil {
 			return err

@@ -176,7 +176,7 @@ func (w *walk) blameFarEnd(pl *place, port *datapath.Device, f *fault) *fault {
 		return f
 	}
 	if end, err := w.peer(pl.name, port.Name); err == nil {
-		if far := w.place(end.namespace); far.err == nil && far.devices[end.device] != nil && !far.devices[end.device].Up {
+		if far := w.bystander(end.namespace); far.err == nil && far.devices[end.device] != nil && !far.devices[end.device].Up {
 			f.hint = fmt.Sprintf("the port's other end, %s of %s, is down: ip link set %s up there", end.device, far.label(), end.device)
 		}
 	}
@@ -201,7 +201,7 @@ func (w *walk) behind(pl *place, port *datapath.Device, mac string) (bool, error
 	if err != nil {
 		return false, err
 	}
-	far := w.place(peer.namespace)
+	far := w.bystander(peer.namespace)
 	if far.err != nil {
 		return false, far.err
 	}

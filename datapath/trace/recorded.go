@@ -13,6 +13,8 @@ type Recorded struct {
 	Places map[string]Place              `json:"places"` // by namespace
 	States map[string]*datapath.NetState `json:"states"` // by namespace
 	Peers  map[string]PeerEnd            `json:"peers"`  // by PeerKey
+	// Passed are namespaces that were read in part: see [Sketcher].
+	Passed map[string]*datapath.NetState `json:"passed,omitempty"`
 	// Unread are the namespaces that could not be read, with why.
 	Unread map[string]string `json:"unread,omitempty"`
 	// Notes are what a reader must know of the network, such as relayed wires.
@@ -54,6 +56,14 @@ func (r *Recorded) State(namespace string) (*datapath.NetState, error) {
 		return nil, fmt.Errorf("state of %s: could not be read when it was recorded: %s", label, why)
 	}
 	return nil, fmt.Errorf("state of %s: %w", label, ErrNotRecorded)
+}
+
+// Sketch implements [Sketcher].
+func (r *Recorded) Sketch(namespace string) (*datapath.NetState, error) {
+	if st := r.Passed[namespace]; st != nil && r.States[namespace] == nil {
+		return st, nil
+	}
+	return r.State(namespace)
 }
 
 // Peer implements [Network]; [ErrNotRecorded] for a device that nobody followed.

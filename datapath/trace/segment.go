@@ -62,7 +62,7 @@ func (x *stations) transmit(pl *place, dev *datapath.Device) {
 			x.errs = append(x.errs, fmt.Errorf("behind %s of %s: %w", dev.Name, pl.label(), err))
 			return
 		}
-		x.receive(x.w.place(peer.namespace), peer.device)
+		x.receive(x.w.bystander(peer.namespace), peer.device)
 	}
 }
 

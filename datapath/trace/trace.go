@@ -112,5 +112,13 @@ type Network interface {
 	Peer(namespace, device string) (peerNamespace, peerDevice string, err error)
 }
 
+// Sketcher is a Network that can read less of a namespace that a frame may only
+// pass by: everything but rules, sockets and connections. Without it, all of
+// them are read in full, however many hear a flooded frame.
+type Sketcher interface {
+	// Sketch reads a namespace in part. It may return the whole state.
+	Sketch(namespace string) (*datapath.NetState, error)
+}
+
 // ErrNoPeer says that a device has no other end in reach.
 var ErrNoPeer = errors.New("no peer")

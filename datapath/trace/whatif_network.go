@@ -121,6 +121,28 @@ func (v *editedNetwork) State(namespace string) (*datapath.NetState, error) {
 	return k.state, k.err
 }
 
+// Sketch implements [Sketcher]: a namespace that no edit changes may be read in
+// part. Rules that are planned anew are not in a sketch in any case.
+func (v *editedNetwork) Sketch(namespace string) (*datapath.NetState, error) {
+	below, ok := v.below.(Sketcher)
+	place := v.below.Place(namespace)
+	if !ok || v.taken(place) != nil || slices.ContainsFunc(v.edits, func(e Edit) bool { return e.state != nil && e.meets(place, v.isNode(place)) }) {
+		return v.State(namespace)
+	}
+	st, err := below.Sketch(namespace)
+	if err != nil {
+		return nil, err
+	}
+	c := v.editing(namespace, st)
+	v.cutWires(c)
+	return c.NetState, nil
+}
+
+// meets reports whether an edit is meant for a place.
+func (e Edit) meets(p Place, isNode bool) bool {
+	return e.place == "" || e.place == p.Label || (e.place == everyNode && isNode)
+}
+
 // Peer finds the other end of a veth, which is none if an edit took it away.
 func (v *editedNetwork) Peer(namespace, device string) (peerNamespace, peerDevice string, err error) {
 	if e := v.taken(v.below.Place(namespace)); e != nil {
@@ -156,14 +178,7 @@ func (v *editedNetwork) edit(namespace string) (*datapath.NetState, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &editing{NetState: copyState(st), place: place, cluster: v.cluster}
-	c.far = func(device string) (Place, string, bool) {
-		ns, far, err := v.below.Peer(namespace, device)
-		if err != nil {
-			return Place{}, "", false
-		}
-		return v.below.Place(ns), far, true
-	}
+	c := v.editing(namespace, st)
 	isNode := v.isNode(place)
 	if v.after != nil && isNode {
 		if err := replan(c.NetState, *v.after, place.Label); err != nil {
@@ -172,7 +187,7 @@ func (v *editedNetwork) edit(namespace string) (*datapath.NetState, error) {
 	}
 	for _, e := range v.edits {
 		c.named = e.place == place.Label
-		if e.state == nil || e.place != "" && !c.named && (e.place != everyNode || !isNode) {
+		if e.state == nil || !e.meets(place, isNode) {
 			continue
 		}
 		if err := e.state(c); err != nil {
@@ -181,6 +196,17 @@ func (v *editedNetwork) edit(namespace string) (*datapath.NetState, error) {
 	}
 	v.cutWires(c)
 	return c.NetState, nil
+}
+
+// editing is a copy of a state to make edits in.
+func (v *editedNetwork) editing(namespace string, st *datapath.NetState) *editing {
+	return &editing{NetState: copyState(st), place: v.below.Place(namespace), cluster: v.cluster, far: func(device string) (Place, string, bool) {
+		ns, far, err := v.below.Peer(namespace, device)
+		if err != nil {
+			return Place{}, "", false
+		}
+		return v.below.Place(ns), far, true
+	}}
 }
 
 // isNode reports whether a place is a node that carries pods and services.

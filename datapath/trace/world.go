@@ -14,13 +14,14 @@ import (
 type Cache struct {
 	net    Network
 	places map[string]*place
+	passed map[string]*place // read in part: see [Sketcher]
 	peers  map[wireEnd]peerAnswer
 	evals  map[string][]netfilter.Outcome
 }
 
 // NewCache makes an empty cache of a network.
 func NewCache(n Network) *Cache {
-	return &Cache{net: n, places: map[string]*place{}, peers: map[wireEnd]peerAnswer{}, evals: map[string][]netfilter.Outcome{}}
+	return &Cache{net: n, places: map[string]*place{}, passed: map[string]*place{}, peers: map[wireEnd]peerAnswer{}, evals: map[string][]netfilter.Outcome{}}
 }
 
 // wireEnd is a device of a namespace.
@@ -54,6 +55,27 @@ func (c *Cache) place(namespace string) *place {
 	st, err := c.net.State(namespace)
 	if err != nil {
 		pl.err = fmt.Errorf("read the state of %s: %w", namespace, err)
+		return pl
+	}
+	pl.load(st)
+	return pl
+}
+
+// bystander is a place that a frame may only pass by, read in part if it has not
+// been read in full.
+func (c *Cache) bystander(namespace string) *place {
+	sketcher, ok := c.net.(Sketcher)
+	if pl := c.places[namespace]; pl != nil || !ok {
+		return c.place(namespace)
+	}
+	if pl := c.passed[namespace]; pl != nil {
+		return pl
+	}
+	pl := &place{Place: c.net.Place(namespace), name: namespace}
+	c.passed[namespace] = pl
+	st, err := sketcher.Sketch(namespace)
+	if err != nil {
+		pl.err = fmt.Errorf("read the devices of %s: %w", namespace, err)
 		return pl
 	}
 	pl.load(st)

@@ -88,7 +88,7 @@ func (v *View) Peer(namespace, device string) (peerNamespace, peerDevice string,
 }
 
 func (v *View) findPeer(namespace, device string) (string, string, error) {
-	st, err := v.State(namespace)
+	st, err := v.Sketch(namespace)
 	if err != nil {
 		return "", "", err
 	}

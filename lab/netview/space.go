@@ -19,10 +19,11 @@ type space struct {
 	h       *nl.Handle
 	openErr error
 
-	mu    sync.Mutex // of what follows
-	read  bool
-	state *datapath.NetState
-	err   error
+	mu     sync.Mutex // of what follows
+	read   bool
+	state  *datapath.NetState
+	err    error
+	sketch *datapath.NetState // read in part
 }
 
 // space opens a namespace, once.
@@ -61,6 +62,35 @@ func (s *space) once(ctx context.Context, read func() (*datapath.NetState, error
 		s.state, s.err, s.read = st, err, true
 	}
 	return st, err
+}
+
+// inPart returns the state if that was read, or a sketch, which is read unless
+// that was done already.
+func (s *space) inPart(ctx context.Context, read func() (*datapath.NetState, error)) (*datapath.NetState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.read && s.err == nil {
+		return s.state, nil
+	}
+	if s.sketch != nil {
+		return s.sketch, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	st, err := read()
+	s.sketch = st
+	return st, err
+}
+
+// sketched is the sketch, unless the whole state was read.
+func (s *space) sketched() *datapath.NetState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != nil {
+		return nil
+	}
+	return s.sketch
 }
 
 // known is the state as far as it was asked for: nil if it was not.

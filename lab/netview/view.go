@@ -52,7 +52,10 @@ type View struct {
 	notes  []string
 }
 
-var _ trace.Network = (*View)(nil)
+var (
+	_ trace.Network  = (*View)(nil)
+	_ trace.Sketcher = (*View)(nil)
+)
 
 // Open prepares a view of a lab. Nothing is read yet.
 func Open(ctx context.Context, st *lab.State, o Options) (*View, error) {
@@ -136,6 +139,22 @@ func (v *View) read(ctx context.Context, ns *netns.NS) (*datapath.NetState, erro
 	return st, nil
 }
 
+// Sketch implements [trace.Sketcher].
+func (v *View) Sketch(namespace string) (*datapath.NetState, error) {
+	s, err := v.space(namespace)
+	if err != nil {
+		return nil, err
+	}
+	return s.inPart(v.ctx, func() (*datapath.NetState, error) {
+		h, err := linux.Open(s.ns, linux.Options{SkipRules: true})
+		if err != nil {
+			return nil, err
+		}
+		defer h.Close()
+		return h.Collect(v.ctx, linux.CollectOptions{SkipRules: true, SkipSockets: true, SkipConntrack: true})
+	})
+}
+
 // workers is how many namespaces are collected at once: collecting is mostly
 // the kernel's work, and two CPUs are common.
 const workers = 4
@@ -207,13 +226,16 @@ func (v *View) Recorded() *trace.Recorded {
 	v.mu.Lock()
 	spaces, peers, notes := maps.Clone(v.spaces), maps.Clone(v.peers), slices.Clone(v.notes)
 	v.mu.Unlock()
-	r := &trace.Recorded{Places: maps.Clone(v.byNS), States: map[string]*datapath.NetState{}, Peers: peers, Unread: map[string]string{}, Notes: notes}
+	r := &trace.Recorded{Places: maps.Clone(v.byNS), States: map[string]*datapath.NetState{}, Passed: map[string]*datapath.NetState{}, Peers: peers, Unread: map[string]string{}, Notes: notes}
 	for _, name := range ordered.Keys(spaces) {
 		switch st, err := spaces[name].known(); {
 		case err != nil:
 			r.Unread[name] = err.Error()
 		case st != nil:
 			r.States[name] = st
+		}
+		if st := spaces[name].sketched(); st != nil {
+			r.Passed[name] = st
 		}
 	}
 	return r

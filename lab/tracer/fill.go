@@ -17,6 +17,7 @@ func fill(t *trace.Trace, p trace.Prediction, o *trace.Observation, s *topology.
 	for i := range t.Branches {
 		t.Branches[i].Pod = podAt(s, t.Branches[i].Endpoint.Addr())
 	}
+	findDuplicates(t, p.Branches, o, s)
 	best, mixed := shown(p.Branches)
 	t.Disagreements = []trace.Disagreement{}
 	if o != nil && len(p.Branches) > 0 {

@@ -88,7 +88,7 @@ func (f *follower) take(events []skbtrace.Event, quiet time.Duration) error {
 	groups, rest := observe.Exchanges(f.pending, f.s.packet(), f.s.ports(), quiet)
 	f.pending = rest
 	for _, g := range groups {
-		world := f.s.world(answered{})
+		world := f.s.world(g, answered{})
 		world.Lost, world.Live = f.lost, true
 		o := observe.FromSKB(g, nil, world)
 		if len(o.Request) == 0 {

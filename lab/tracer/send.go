@@ -13,6 +13,7 @@ import (
 	"slipway/datapath"
 	"slipway/datapath/observe"
 	"slipway/datapath/trace"
+	"slipway/internal/netns"
 	"slipway/lab"
 )
 
@@ -141,6 +142,28 @@ const (
 	smallLab   = 16
 	maxWatched = 64
 )
+
+// bystanders are what hears a frame that a switch floods, and is not watched:
+// all machines, and the pods of watched nodes.
+func (s *session) bystanders(watched []string) []*netns.NS {
+	nodes := map[string]bool{}
+	for _, n := range watched {
+		nodes[s.view.Place(n).Node] = true
+	}
+	var out []*netns.NS
+	for _, p := range s.view.Places() {
+		if slices.Contains(watched, p.Namespace) || (p.Pod && !nodes[p.Node]) || len(out) == maxBystanders {
+			continue
+		}
+		if ns, err := s.view.NS(p.Namespace); err == nil { // one that is gone hears nothing
+			out = append(out, ns)
+		}
+	}
+	return out
+}
+
+// maxBystanders is less than the programs' map of namespaces holds.
+const maxBystanders = 4000
 
 // answered is what the sender got.
 type answered struct {

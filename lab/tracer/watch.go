@@ -47,7 +47,7 @@ func (s *session) watch() (w *watcher, err error) {
 	if s.t.observer == BPF {
 		flows := []datapath.Flow{s.flow()}
 		g.Go(func() (err error) {
-			w.skb, err = skbtrace.Open(skbtrace.Options{Namespaces: spaces, Flows: flows, Ports: datapath.Ports(s.ports())})
+			w.skb, err = skbtrace.Open(skbtrace.Options{Namespaces: spaces, Bystanders: s.bystanders(names), Flows: flows, Ports: datapath.Ports(s.ports())})
 			return err
 		})
 		g.Go(func() error {
@@ -141,7 +141,7 @@ func (s *session) bySKB(ctx context.Context, w *watcher, got <-chan answered) er
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	world := s.world(a)
+	world := s.world(events, a)
 	world.Lost = w.skb.Lost()
 	var hits []ruletrace.Hit
 	if w.rules != nil {
@@ -231,7 +231,7 @@ func (s *session) byCapture(ctx context.Context, w *watcher, got <-chan answered
 	if err != nil {
 		return err
 	}
-	world := s.world(a)
+	world := s.world(nil, a)
 	world.Lost = w.capture.Dropped()
 	o := observe.FromCapture(events, world)
 	s.observation, s.answer = &o, a.took

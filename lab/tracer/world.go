@@ -11,18 +11,17 @@ import (
 )
 
 // world is what the observer needs to understand events.
-func (s *session) world(a answered) observe.World {
+func (s *session) world(events []skbtrace.Event, a answered) observe.World {
 	w := observe.World{
 		Places: map[uint64]trace.Place{}, Sender: s.view.Place(s.from.NetNS), Ports: s.ports(), Sent: s.predictedPacket(),
 		Answer: observe.Answer{Got: a.took > 0 && a.err == nil, Err: a.err},
 	}
-	for _, p := range s.view.Places() {
-		ns, err := s.view.NS(p.Namespace)
-		if err != nil {
-			continue // gone since: its events have no place, which is said
+	for _, e := range events {
+		if _, known := w.Places[e.Inode]; known {
+			continue
 		}
-		if inode, err := ns.Inode(); err == nil {
-			w.Places[inode] = p
+		if name, ok := s.view.NamespaceByInode(e.Inode); ok {
+			w.Places[e.Inode] = s.view.Place(name)
 		}
 	}
 	return w
