@@ -145,16 +145,24 @@ func exchange(t *testing.T, ns *netns.NS, a, b string) {
 // checkRecorded wants a recording to answer like the view, for what was asked.
 func checkRecorded(t *testing.T, v *netview.View, read, unread string) {
 	t.Helper()
+	// Peers were asked for, which needs the devices and no rules.
+	part := v.Recorded()
+	if _, err := part.State(read); !errors.Is(err, trace.ErrNotRecorded) {
+		t.Errorf("state of %s, of which only devices were read: %v", read, err)
+	}
+	if st, err := part.Sketch(read); err != nil || st.Device("eth0") == nil || len(st.RuleSave) > 0 {
+		t.Errorf("sketch of %s: %v, %v", read, st, err)
+	}
+	want, err := v.State(read)
+	if err != nil {
+		t.Fatal(err)
+	}
 	raw, err := json.Marshal(v.Recorded())
 	if err != nil {
 		t.Fatal(err)
 	}
 	var r trace.Recorded
 	if err := json.Unmarshal(raw, &r); err != nil {
-		t.Fatal(err)
-	}
-	want, err := v.State(read)
-	if err != nil {
 		t.Fatal(err)
 	}
 	got, err := r.State(read)
