@@ -200,12 +200,21 @@ static __always_inline bool icmp_error(__u8 type)
 }
 
 // carried returns where the packet begins that is carried behind UDP, 0 if none.
+// VXLAN is known by its port or, as a wrong port is what somebody may be after,
+// by its header: the I flag alone, and the reserved fields zero (RFC 7348 §5).
 static __always_inline __u32 carried(__u64 head, __u32 payload, __u32 end, __be16 port)
 {
 	if (udp_port && port == udp_port)
 		return payload;
-	if (!vxlan_port || port != vxlan_port || payload + VXLAN_HEADER + ETH_HLEN > end)
+	if (!vxlan_port || payload + VXLAN_HEADER + ETH_HLEN > end)
 		return 0;
+	if (port != vxlan_port) {
+		// Eight bytes by a type that every kernel has: flags, VNI, reserved.
+		const struct udphdr *h = AT(udphdr, head + payload);
+
+		if (h->source != bpf_htons(0x0800) || h->dest || h->check & bpf_htons(0x00ff))
+			return 0;
+	}
 	if (AT(ethhdr, head + payload + VXLAN_HEADER)->h_proto != bpf_htons(ETH_P_IP))
 		return 0;
 	return payload + VXLAN_HEADER + ETH_HLEN;
