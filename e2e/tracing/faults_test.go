@@ -153,13 +153,13 @@ var linkFaults = []fault{{
 	name:   "pod's bridge port down",
 	modes:  flannels,
 	break_: []string{"node02: ip link set {veth-web} down"},
-	want:   want{place: "node02", device: "{veth-web}", reason: trace.ReasonPortDown, verdict: trace.Dropped},
+	want:   want{place: "node02", device: "{veth-web}", reason: trace.ReasonPortDown, seen: trace.ReasonNoFDB, verdict: trace.Dropped},
 }, {
 	name:   "pod's bridge port disabled",
 	modes:  flannels,
 	break_: []string{"node02: bridge link set dev {veth-web} state 0"},
 	heal:   []string{"node02: bridge link set dev {veth-web} state 3"},
-	want:   want{place: "node02", device: "{veth-web}", reason: trace.ReasonPortDown, verdict: trace.Dropped},
+	want:   want{place: "node02", device: "{veth-web}", reason: trace.ReasonPortDown, seen: trace.ReasonNotSeen, verdict: trace.Dropped},
 }, {
 	name:   "hairpin off",
 	modes:  flannels,
@@ -241,7 +241,7 @@ var tunnelFaults = []fault{{
 	name:   "UDP tunnel's process killed",
 	modes:  udp,
 	breaks: killDaemon,
-	want:   want{place: "node01", device: "flannel0", table: "tunnel", reason: trace.ReasonTunnelDown, seen: trace.ReasonNotSeen, verdict: trace.Dropped},
+	want:   want{place: "node01", device: "flannel0", table: "tunnel", reason: trace.ReasonTunnelDown, seen: trace.ReasonDeviceDown, verdict: trace.Dropped},
 }, {
 	name:  "no lease for the address",
 	modes: udp,

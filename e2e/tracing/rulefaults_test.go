@@ -72,7 +72,7 @@ var serviceFaults = []fault{{
 }, {
 	name:   "endpoint whose pod is gone",
 	modes:  flannels,
-	break_: []string{"node02: ip link del {veth-web}"},
+	break_: []string{"node02: ip link del {veth-web}; ip neigh flush dev cni0 to {web}"},
 	trace:  []string{"client", "one:8080"},
 	want:   want{place: "node02", device: "cni0", table: "neighbor", reason: trace.ReasonNoNeighbor, verdict: trace.Rejected},
 }, {
