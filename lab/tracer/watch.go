@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -51,7 +52,7 @@ func (s *session) watch() (w *watcher, err error) {
 			return err
 		})
 		g.Go(func() error {
-			return w.traceRules(s.withRules(names), s.ruleFlow(), datapath.Ports(s.ports()))
+			return w.traceRules(s.withRules(names), s.ruleFlows(), datapath.Ports(s.ports()))
 		})
 	}
 	if s.t.observer != BPF || s.r.Packets {
@@ -65,12 +66,12 @@ func (s *session) watch() (w *watcher, err error) {
 
 // traceRules is not vital: without it a hook says what became of the packet, but
 // not by which rule.
-func (w *watcher) traceRules(spaces []*netns.NS, flow datapath.Flow, ports datapath.Ports) error {
+func (w *watcher) traceRules(spaces []*netns.NS, flows []datapath.Flow, ports datapath.Ports) error {
 	if len(spaces) == 0 {
 		return nil
 	}
 	var err error
-	w.rules, err = ruletrace.Open(spaces, []datapath.Flow{flow}, ports)
+	w.rules, err = ruletrace.Open(spaces, flows, ports)
 	if err != nil {
 		w.rules = nil
 		w.notes = append(w.notes, "rules are not named: "+err.Error())
@@ -206,12 +207,28 @@ func (s *session) ports() observe.Ports {
 	return observe.Ports{UDP: uint16(n.UDP.Port), VXLAN: uint16(n.VXLAN.Port)} //nolint:gosec // checked by the cluster file
 }
 
-// ruleFlow selects the probe wherever it was rewritten before: by what is left
-// alone, the client's port or the echo's identifier.
-func (s *session) ruleFlow() datapath.Flow {
+// ruleFlows select the probe wherever it was rewritten before: by what is left
+// alone, the client's port or the echo's identifier; and, as a masquerade may
+// choose another port, by where it may be going. The latter select others'
+// packets too, which are told apart later.
+func (s *session) ruleFlows() []datapath.Flow {
 	f := s.flow()
-	return datapath.Flow{Proto: f.Proto, Src: netip.AddrPortFrom(netip.Addr{}, f.Src.Port()), ICMPID: f.ICMPID}
+	out := []datapath.Flow{{Proto: f.Proto, Src: netip.AddrPortFrom(netip.Addr{}, f.Src.Port()), ICMPID: f.ICMPID}}
+	add := func(dst netip.AddrPort) {
+		flow := datapath.Flow{Proto: f.Proto, Dst: dst}
+		if dst.IsValid() && dst.Port() != 0 && len(out) < maxRuleFlows && !slices.Contains(out, flow) {
+			out = append(out, flow)
+		}
+	}
+	add(f.Dst)
+	for _, b := range s.prediction.Branches {
+		add(b.Endpoint)
+	}
+	return out
 }
+
+// maxRuleFlows bounds what every packet of a namespace is compared with.
+const maxRuleFlows = 8
 
 // flow selects the probe. Its source address is that which routing chooses, so
 // it is known from the prediction if at all.
