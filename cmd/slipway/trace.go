@@ -152,11 +152,7 @@ func (a *app) trace(cmd *cobra.Command, f *traceFlags, args []string) error {
 	if os.Geteuid() != 0 {
 		return &lab.PrivilegeError{}
 	}
-	t, err := tracer.Open(cmd.Context(), st, tracer.Options{Observer: f.observer})
-	if err != nil {
-		return traceError(err)
-	}
-	defer t.Close() //nolint:errcheck // only read from
+	t := tracer.New(st, tracer.Options{Observer: f.observer})
 	req := f.request(cmd, args, a.output)
 	switch {
 	case f.follow:

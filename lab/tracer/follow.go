@@ -3,7 +3,6 @@ package tracer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"slipway/datapath/observe"
@@ -23,19 +22,18 @@ const (
 // itself, and gives each exchange (a new connection, a datagram, a ping) to each
 // as a trace without a prediction. It needs BPF.
 func (t *Tracer) Follow(ctx context.Context, r Request, duration time.Duration, each func(*trace.Trace) error) (err error) {
-	if t.observer != BPF {
-		return &MissingError{errors.New("live packets are followed by BPF only: " + fmt.Sprint(bpfSupported()))}
+	if t.observer == AFPacket {
+		return &MissingError{errors.New("live packets are followed by BPF only")}
 	}
 	s, err := t.beginFollow(ctx, r)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.view.Close()) }()
-	w, err := s.watch()
-	if err != nil {
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := s.watch(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
+	w := s.watcher
 	ctx, cancel := context.WithTimeout(ctx, duration)
 	defer cancel()
 	f := follower{s: s, each: each}

@@ -211,14 +211,16 @@ func (w wanted) service(st *lab.State, v topology.Service) (trace.Endpoint, erro
 // headless: DNS answers with the pods themselves, of which the first is taken.
 func (w wanted) headless(st *lab.State, v topology.Service) (trace.Endpoint, error) {
 	for _, p := range v.Ports {
-		for _, end := range p.Endpoints {
-			e := trace.Endpoint{Service: v.Key(), Name: w.host, Address: end.Address, Node: end.Node, Pod: end.Pod}
-			if w.port == "" {
-				e.Port, e.Protocol = uint16(end.Port), strings.ToLower(string(p.Protocol))
-				return w.settle(e)
-			}
+		if len(p.Endpoints) == 0 {
+			continue
+		}
+		end := p.Endpoints[0]
+		e := trace.Endpoint{Service: v.Key(), Name: w.host, Address: end.Address, Node: end.Node, Pod: end.Pod}
+		if w.port != "" {
 			return w.plainPort(e, st.Snapshot)
 		}
+		e.Port, e.Protocol = uint16(end.Port), strings.ToLower(string(p.Protocol))
+		return w.settle(e)
 	}
 	return trace.Endpoint{}, &NameError{w.host, "is headless and has no endpoints: DNS has no answer", ""}
 }

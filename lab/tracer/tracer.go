@@ -3,7 +3,6 @@ package tracer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"slipway/datapath/netfilter"
@@ -60,31 +59,10 @@ type Request struct {
 type Tracer struct {
 	st       *lab.State
 	observer string
-	notes    []string
 }
 
-// Open looks what the machine can do. The error is a [*MissingError] if a
-// wanted observer cannot be had.
-func Open(_ context.Context, st *lab.State, o Options) (*Tracer, error) {
-	t := &Tracer{st: st, observer: o.Observer}
-	if t.observer == AFPacket {
-		return t, nil
-	}
-	err := bpfSupported()
-	switch {
-	case err == nil:
-		t.observer = BPF
-	case t.observer == BPF:
-		return nil, &MissingError{fmt.Errorf("observe by BPF: %w (--observer %s sees devices only)", err, AFPacket)}
-	default:
-		t.observer = AFPacket
-		t.notes = append(t.notes, "observed by AF_PACKET, which sees devices but no rules and no drops: "+err.Error())
-	}
-	return t, nil
-}
-
-// Close ends the tracer.
-func (t *Tracer) Close() error { return nil }
+// New makes a tracer of a lab. Nothing is looked at yet.
+func New(st *lab.State, o Options) *Tracer { return &Tracer{st: st, observer: o.Observer} }
 
 // Trace predicts one packet, and unless told otherwise sends and watches it.
 func (t *Tracer) Trace(ctx context.Context, r Request) (b *Bundle, err error) {
@@ -93,6 +71,9 @@ func (t *Tracer) Trace(ctx context.Context, r Request) (b *Bundle, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	if !r.Predict {
+		s.watchEarly()
+	}
 	if err := s.predict(ctx); err != nil {
 		return nil, err
 	}
@@ -114,6 +95,9 @@ type session struct {
 	from     *lab.Target
 	src, dst trace.Endpoint
 	probe    *observe.Probe
+
+	opening chan opened // nil: nothing is being opened
+	watcher *watcher
 
 	prediction  trace.Prediction
 	observation *trace.Observation
@@ -151,6 +135,12 @@ func (t *Tracer) begin(ctx context.Context, r Request) (*session, error) {
 
 func (s *session) close() error {
 	var errs []error
+	if s.opening != nil {
+		s.watcher = (<-s.opening).w // of no use any more
+	}
+	if s.watcher != nil {
+		errs = append(errs, s.watcher.close())
+	}
 	if s.probe != nil {
 		errs = append(errs, s.probe.Close())
 	}
@@ -161,7 +151,7 @@ func (s *session) close() error {
 func (s *session) bundle() *Bundle {
 	t := &trace.Trace{
 		APIVersion: APIVersion, Kind: Kind, Lab: s.t.st.Lab, Mode: s.t.st.Snapshot.Network.Mode,
-		Source: s.src, Destination: s.dst, WhatIf: s.r.WhatIf, Notes: append(append([]string{}, s.t.notes...), s.notes...),
+		Source: s.src, Destination: s.dst, WhatIf: s.r.WhatIf, Notes: s.notes,
 		AnswerNs: s.answer.Nanoseconds(),
 	}
 	fill(t, s.prediction, s.observation, s.t.st.Snapshot)

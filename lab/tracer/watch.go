@@ -1,22 +1,18 @@
 package tracer
 
 import (
-	"context"
 	"errors"
-	"net/netip"
-	"slices"
-	"time"
+	"fmt"
 
 	"golang.org/x/sync/errgroup"
 
 	"slipway/datapath"
+	"slipway/datapath/bpf"
 	"slipway/datapath/observe"
 	"slipway/datapath/ruletrace"
 	"slipway/datapath/skbtrace"
 	"slipway/internal/netns"
 )
-
-func bpfSupported() error { return skbtrace.Supported() }
 
 // watcher is everything that looks at the packet's way while it is sent.
 type watcher struct {
@@ -26,15 +22,45 @@ type watcher struct {
 	notes   []string
 }
 
-// watch begins to look: by BPF and rule trace, by packet sockets, or by both
-// where the packets are wanted as well.
-func (s *session) watch() (w *watcher, err error) {
-	w = &watcher{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, w.close())
-		}
+type opened struct {
+	w   *watcher
+	err error
+}
+
+// watchEarly begins to look before it is known for what, if that need not be
+// known to say where: it takes as long as the prediction, and goes on beside it.
+func (s *session) watchEarly() {
+	if len(s.view.Places()) > smallLab {
+		return
+	}
+	opening := make(chan opened, 1)
+	s.opening = opening
+	go func() {
+		w, err := s.open()
+		opening <- opened{w, err}
 	}()
+}
+
+// watch looks for the packet from now on: by BPF and rule trace, by packet
+// sockets, or by both where the packets are wanted as well.
+func (s *session) watch() (err error) {
+	if s.opening != nil {
+		o := <-s.opening
+		s.opening, s.watcher, err = nil, o.w, o.err
+	} else {
+		s.watcher, err = s.open()
+	}
+	if err != nil {
+		return err
+	}
+	s.notes = append(s.notes, s.watcher.notes...)
+	return s.watcher.follow(s.flow(), s.ruleFlows())
+}
+
+// open attaches all that there is to attach, for no packet yet. What it returns
+// is to be closed also when it failed.
+func (s *session) open() (w *watcher, err error) {
+	w = &watcher{}
 	names := s.watched()
 	var spaces []*netns.NS
 	for _, n := range names {
@@ -45,36 +71,65 @@ func (s *session) watch() (w *watcher, err error) {
 		spaces = append(spaces, ns)
 	}
 	var g errgroup.Group
-	if s.t.observer == BPF {
-		flows := []datapath.Flow{s.flow()}
-		g.Go(func() (err error) {
-			w.skb, err = skbtrace.Open(skbtrace.Options{Namespaces: spaces, Bystanders: s.bystanders(names), Flows: flows, Ports: datapath.Ports(s.ports())})
-			return err
-		})
-		g.Go(func() error {
-			return w.traceRules(s.withRules(names), s.ruleFlows(), datapath.Ports(s.ports()))
-		})
+	if s.t.observer != AFPacket {
+		g.Go(func() error { return s.openSKB(w, names, spaces) })
+		g.Go(func() error { return w.openRules(s.withRules(names), datapath.Ports(s.ports())) })
 	}
-	if s.t.observer != BPF || s.r.Packets {
-		g.Go(func() (err error) {
-			w.capture, err = observe.Open(s.places(names), observe.Options{Ports: s.ports()})
-			return err
-		})
+	if s.t.observer == AFPacket || s.r.Packets {
+		g.Go(func() error { return s.openCapture(w, names) })
 	}
 	return w, g.Wait()
 }
 
-// traceRules is not vital: without it a hook says what became of the packet, but
+// openSKB attaches the BPF programs, or where the kernel cannot and it is not
+// insisted on, opens packet sockets instead.
+func (s *session) openSKB(w *watcher, names []string, spaces []*netns.NS) (err error) {
+	w.skb, err = skbtrace.Open(skbtrace.Options{Namespaces: spaces, Bystanders: s.bystanders(names), Ports: datapath.Ports(s.ports())})
+	var unsupported *bpf.UnsupportedError
+	if err == nil || !errors.As(err, &unsupported) {
+		return err
+	}
+	w.skb = nil
+	if s.t.observer == BPF || s.live {
+		return &MissingError{fmt.Errorf("observe by BPF: %w (--observer %s sees devices only)", err, AFPacket)}
+	}
+	w.notes = append(w.notes, "observed by AF_PACKET, which sees devices but no rules and no drops: "+err.Error())
+	if s.r.Packets {
+		return nil // they are open already
+	}
+	return s.openCapture(w, names)
+}
+
+func (s *session) openCapture(w *watcher, names []string) (err error) {
+	w.capture, err = observe.Open(s.places(names), observe.Options{Ports: s.ports()})
+	return err
+}
+
+// openRules is not vital: without it a hook says what became of the packet, but
 // not by which rule.
-func (w *watcher) traceRules(spaces []*netns.NS, flows []datapath.Flow, ports datapath.Ports) error {
+func (w *watcher) openRules(spaces []*netns.NS, ports datapath.Ports) (err error) {
 	if len(spaces) == 0 {
 		return nil
 	}
-	var err error
-	w.rules, err = ruletrace.Open(spaces, flows, ports)
-	if err != nil {
+	if w.rules, err = ruletrace.Open(spaces, nil, ports); err != nil {
 		w.rules = nil
 		w.notes = append(w.notes, "rules are not named: "+err.Error())
+	}
+	return nil
+}
+
+// follow makes packets wanted.
+func (w *watcher) follow(packet datapath.Flow, rules []datapath.Flow) error {
+	if w.skb == nil {
+		return nil
+	}
+	if err := w.skb.AddFlow(packet); err != nil || w.rules == nil {
+		return err
+	}
+	for _, f := range rules {
+		if err := w.rules.AddFlow(f); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -91,169 +146,4 @@ func (w *watcher) close() error {
 		g.Go(w.capture.Close)
 	}
 	return g.Wait()
-}
-
-// send fires the probe under observation.
-func (s *session) send(ctx context.Context) (err error) {
-	w, err := s.watch()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, w.close()) }()
-	s.notes = append(s.notes, w.notes...)
-	got := make(chan answered, 1)
-	if err := s.probe.Fire(); err != nil {
-		got <- answered{err: err} // the kernel refused at once: what it did until then was seen
-	} else {
-		ctx, cancel := context.WithTimeout(ctx, s.timeout())
-		defer cancel()
-		go func() {
-			took, err := s.probe.Wait(ctx)
-			got <- answered{took, err}
-		}()
-	}
-	if w.skb != nil {
-		return s.bySKB(ctx, w, got)
-	}
-	return s.byCapture(ctx, w, got)
-}
-
-func (s *session) timeout() time.Duration {
-	if s.r.Timeout > 0 {
-		return s.r.Timeout
-	}
-	return defaultTimeout
-}
-
-// Quiet times: how long nothing must come before a packet's way is taken to be
-// complete. After the answer only what the kernel does on its way back from
-// delivering it is missing; after a drop, whatever the drop sets off.
-const (
-	quietAnswered = 3 * time.Millisecond
-	quietDropped  = 60 * time.Millisecond
-)
-
-// bySKB collects events until the exchange is over.
-func (s *session) bySKB(ctx context.Context, w *watcher, got <-chan answered) error {
-	events, a, err := s.collect(ctx, w, got)
-	if err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	world := s.world(events, a)
-	world.Lost = w.skb.Lost()
-	var hits []ruletrace.Hit
-	if w.rules != nil {
-		if hits, err = w.rules.Hits(0); err != nil {
-			return err
-		}
-		world.Rule = s.ruleText
-	}
-	o := observe.FromSKB(events, hits, world)
-	s.observation, s.answer = &o, a.took
-	if w.capture == nil {
-		return nil
-	}
-	s.packets, err = w.capture.Collect(ctx, s.probe.Match, 0)
-	return err
-}
-
-// collect reads events until the sender has its answer and nothing more comes,
-// until the packet was dropped, or until the time is over.
-func (s *session) collect(ctx context.Context, w *watcher, got <-chan answered) ([]skbtrace.Event, answered, error) {
-	until, stop := context.WithCancel(ctx)
-	defer stop()
-	over := make(chan answered, 1)
-	go func() {
-		over <- <-got
-		stop()
-	}()
-	var all []skbtrace.Event
-	for until.Err() == nil && !wasDropped(all) {
-		events, err := w.skb.Collect(until, quietDropped+s.pathDelay(), nil)
-		all = append(all, events...)
-		if err != nil {
-			return all, answered{}, err
-		}
-	}
-	events, err := w.skb.Collect(ctx, quietAnswered, nil)
-	all = append(all, events...)
-	select {
-	case a := <-over:
-		return all, a, err
-	default: // dropped, and the sender still waits
-		return all, answered{}, err
-	}
-}
-
-// place describes namespaces for the packet sockets.
-func (s *session) places(names []string) []observe.Place {
-	var out []observe.Place
-	for _, n := range names {
-		ns, err := s.view.NS(n)
-		if err != nil {
-			continue // watch has opened it before
-		}
-		p := s.view.Place(n)
-		out = append(out, observe.Place{Label: p.Label, Node: p.Node, Wire: p.Wire, NS: ns})
-	}
-	return out
-}
-
-func (s *session) ports() observe.Ports {
-	n := s.t.st.Snapshot.Network
-	return observe.Ports{UDP: uint16(n.UDP.Port), VXLAN: uint16(n.VXLAN.Port)} //nolint:gosec // checked by the cluster file
-}
-
-// ruleFlows select the probe wherever it was rewritten before: by what is left
-// alone, the client's port or the echo's identifier; and, as a masquerade may
-// choose another port, by where it may be going. The latter select others'
-// packets too, which are told apart later.
-func (s *session) ruleFlows() []datapath.Flow {
-	f := s.flow()
-	out := []datapath.Flow{{Proto: f.Proto, Src: netip.AddrPortFrom(netip.Addr{}, f.Src.Port()), ICMPID: f.ICMPID}}
-	add := func(dst netip.AddrPort) {
-		flow := datapath.Flow{Proto: f.Proto, Dst: dst}
-		if dst.IsValid() && dst.Port() != 0 && len(out) < maxRuleFlows && !slices.Contains(out, flow) {
-			out = append(out, flow)
-		}
-	}
-	add(f.Dst)
-	for _, b := range s.prediction.Branches {
-		add(b.Endpoint)
-	}
-	return out
-}
-
-// maxRuleFlows bounds what every packet of a namespace is compared with.
-const maxRuleFlows = 8
-
-// flow selects the probe. Its source address is that which routing chooses, so
-// it is known from the prediction if at all.
-func (s *session) flow() datapath.Flow {
-	p := s.predictedPacket()
-	f := datapath.Flow{Proto: p.Proto, Src: p.Source(), Dst: p.Destination()}
-	if p.ICMP != nil {
-		f.ICMPID = p.ICMP.ID
-	}
-	return f
-}
-
-// byCapture follows the packet through devices only.
-func (s *session) byCapture(ctx context.Context, w *watcher, got <-chan answered) error {
-	a := <-got
-	events, err := w.capture.Collect(ctx, s.probe.Match, quietDropped+s.pathDelay())
-	if err != nil {
-		return err
-	}
-	world := s.world(nil, a)
-	world.Lost = w.capture.Dropped()
-	o := observe.FromCapture(events, world)
-	s.observation, s.answer = &o, a.took
-	if s.r.Packets {
-		s.packets = events
-	}
-	return nil
 }

@@ -14,11 +14,11 @@ import (
 
 // walk writes hops as a packet would take them.
 type walk struct {
-	hops             []trace.Hop
-	place, node      string
-	packet           datapath.Packet
-	chance           float64
-	startSeq, sinces int
+	hops        []trace.Hop
+	place, node string
+	packet      datapath.Packet
+	chance      float64
+	sinces      int
 }
 
 // in moves the walk into another place.
