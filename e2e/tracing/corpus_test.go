@@ -111,7 +111,7 @@ func (w want) judge(v trace.Verdict, c *trace.Cause, observed bool) string {
 	if !silent {
 		check("reason", string(c.Reason), string(w.reason))
 	}
-	if !w.may(v, silent) {
+	if !w.may(v, observed, silent) {
 		check("verdict", v.String(), w.verdict.String())
 	}
 	if c.Reply != w.reply {
@@ -120,15 +120,19 @@ func (w want) judge(v trace.Verdict, c *trace.Cause, observed bool) string {
 	return strings.Join(wrong, "; ")
 }
 
-// may reports whether a verdict is right: of a neighbour that does not answer,
-// the kernel tells the sender only after seconds; and what became of a packet
-// that was last seen somewhere is not known.
-func (w want) may(v trace.Verdict, silent bool) bool {
+// may reports whether a verdict is right.
+func (w want) may(v trace.Verdict, observed, silent bool) bool {
 	switch {
-	case w.reason == trace.ReasonNoNeighbor && v == trace.Dropped, silent && w.seen == trace.ReasonNotSeen && v == trace.Unknown:
+	case v == w.verdict:
 		return true
+	case silent && w.seen == trace.ReasonNotSeen && v == trace.Unknown:
+		return true // what became of it is not known
+	case w.reason == trace.ReasonNoNeighbor:
+		return v == trace.Dropped // the kernel tells the sender only after seconds
 	}
-	return v == w.verdict
+	// A host limits how many errors it sends because of routes (net/ipv4/route.c,
+	// ip_error: five at once, then one a second).
+	return observed && v == trace.Dropped && slices.Contains([]trace.Reason{trace.ReasonNoRoute, trace.ReasonUnreachable, trace.ReasonProhibit}, w.reason)
 }
 
 // heal undoes a fault, repairs the lab as a user would, and wants a green trace.
