@@ -27,6 +27,7 @@ var layers = [][]string{
 	{"lab/journal", "lab/procs", "lab/shape", "lab/echo", "lab/clusterdns", "lab/podexec", "lab/graph"},
 	{"lab/daemon"},
 	{"lab"},
+	{"lab/bench/report", "lab/bench/load"},
 	{"lab/doctor", "lab/bench", "lab/netview", "lab/traceview"},
 	{"lab/tracer", "lab/capture", "lab/services"},
 	{"lab/demo"},
@@ -37,7 +38,7 @@ var layers = [][]string{
 // pure packages compute and never look at a kernel: none of these may be in
 // their imports, directly.
 var (
-	pure      = []string{"topology", "datapath", "datapath/flannel", "datapath/calico", "datapath/kubeproxy", "datapath/netfilter", "datapath/trace", "lab/traceview"}
+	pure      = []string{"topology", "datapath", "datapath/flannel", "datapath/calico", "datapath/kubeproxy", "datapath/netfilter", "datapath/trace", "lab/traceview", "lab/bench/report"}
 	impureDep = []string{"os/exec", "net", "syscall", "golang.org/x/sys/unix", "github.com/vishvananda/netlink", "slipway/internal/netns", "slipway/internal/nl", "slipway/internal/run"}
 )
 
