@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -103,10 +102,7 @@ func TestCollectSockets(t *testing.T) {
 }
 
 func TestCollectConntrack(t *testing.T) {
-	testnet.Need(t, testnet.Root, testnet.IPTables, testnet.Ping)
-	if _, err := exec.LookPath("conntrack"); err != nil {
-		t.Skipf("needs conntrack: %v", err)
-	}
+	testnet.Need(t, testnet.Root, testnet.IPTables, testnet.Ping, testnet.Conntrack)
 	ns, other := testnet.NewNS(t), testnet.NewNS(t)
 	testnet.Wire(t, ns, "eth0", "192.0.2.10/24", other, "peer0", "192.0.2.20/24")
 	load(t, ns, "iptables-legacy-restore", "*nat\n-A OUTPUT -d 192.0.2.99/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 192.0.2.20:8080\nCOMMIT\n")

@@ -99,10 +99,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestKilledProcessLeavesNoTable(t *testing.T) {
-	testnet.Need(t, testnet.Root)
-	if _, err := exec.LookPath("nft"); err != nil {
-		t.Skip(err)
-	}
+	testnet.Need(t, testnet.Root, testnet.NFT)
 	ns := testnet.NewNS(t)
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), childEnv+"="+ns.Name())

@@ -40,10 +40,7 @@ type routed struct {
 
 func newRouted(t *testing.T, tool string) routed {
 	t.Helper()
-	testnet.Need(t, testnet.Root, testnet.IPTables)
-	if _, err := exec.LookPath(tool); err != nil {
-		t.Skip(err)
-	}
+	testnet.Need(t, testnet.Root, testnet.Capability(tool))
 	r := routed{testnet.NewNS(t), testnet.NewNS(t), testnet.NewNS(t), tool}
 	testnet.Wire(t, r.client, "eth0", clientAddr+"/24", r.router, "left", "10.1.0.1/24")
 	testnet.Wire(t, r.server, "eth0", serverAddr+"/24", r.router, "right", "10.2.0.1/24")

@@ -39,6 +39,8 @@ const (
 	Ping       Capability = "ping"
 	Curl       Capability = "curl"
 	Chromium   Capability = "chromium" // a browser without a window
+	NFT        Capability = "nft"
+	Conntrack  Capability = "conntrack"
 )
 
 // RequireEnv names the capabilities, separated by commas, whose absence is a
