@@ -61,20 +61,23 @@ func placesOf(d way) []string {
 	return out
 }
 
-// clock turns times into differences.
-type clock struct {
-	at      int64
-	started bool
-}
+// clock turns times into differences. An answer may leave before the request's
+// last step is over, the return of its memory: a step that began before the one
+// shown last counts from the latest that began before it.
+type clock struct{ shown []int64 }
 
 func (c *clock) advance(now int64) string {
-	since := now - c.at
-	was := c.started
-	c.at, c.started = now, true
-	if !was {
+	before, found := int64(0), false
+	for _, at := range c.shown {
+		if at <= now && (!found || at > before) {
+			before, found = at, true
+		}
+	}
+	c.shown = append(c.shown, now)
+	if !found {
 		return micros(now)
 	}
-	return fmt.Sprintf("%+.1f", float64(since)/1e3)
+	return "+" + micros(now-before)
 }
 
 // timeOf is when the last observed one of steps was.
