@@ -78,6 +78,7 @@ var byLocation = []struct {
 	{"__dev_forward_skb", drop{trace.ReasonDeviceDown, "link", trace.Egress, "the veth's other end is down", "ip link"}},
 	{"____dev_forward_skb", drop{trace.ReasonDeviceDown, "link", trace.Egress, "the veth's other end is down", "ip link"}},
 	{"noop_enqueue", drop{trace.ReasonDeviceDown, "link", trace.Egress, "the device is down", "ip link"}},
+	{"tun_get_user", drop{trace.ReasonDeviceDown, "link", trace.Ingress, "the tunnel's process wrote it to a TUN device that is down", "ip link"}},
 	{"tun_net_xmit", drop{trace.ReasonTunnelDown, "tunnel", trace.Egress, "nobody reads the TUN device", "is the tunnel's process alive?"}},
 	{"br_handle_frame", drops["BRIDGE_INGRESS_STP_STATE"]},
 	{"br_forward", drop{trace.ReasonHairpinOff, "bridge", trace.BridgeStage, "the bridge may not send it out of that port", "bridge -d link"}},
@@ -95,7 +96,7 @@ var taken = map[string]bool{"SKB_CONSUMED": true, "TCP_RESET": true, "TCP_OLD_AC
 // does not say.
 func explain(e *sighting, tunnel bool) drop {
 	d, ok := drops[e.Reason]
-	if !ok || (e.Reason == "DEV_READY" && strings.HasPrefix(e.Location, "tun_net_xmit")) {
+	if !ok || (e.Reason == "DEV_READY" && strings.HasPrefix(e.Location, "tun_")) { // linux drivers/net/tun.c
 		for _, l := range byLocation {
 			if strings.HasPrefix(e.Location, l.function) {
 				d = l.drop
