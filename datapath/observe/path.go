@@ -111,16 +111,27 @@ func (t *turn) isReply(p IPv4) bool {
 }
 
 // onePacket keeps the sightings of the first packet. Its IP identification
-// stays with it through NAT and forwarding; TCP's repeats have another. Only an
-// ICMP error on the way takes over.
+// stays with it through NAT and forwarding; most repeats have another. Those of
+// SYN-ACKs have not, and begin where the first was sent. Only an ICMP error on
+// the way takes over.
 func onePacket(events []Event) []Event {
 	var out []Event
-	for _, e := range events {
+	for i, e := range events {
+		if i > 0 && e.repeats(events[0]) {
+			break
+		}
 		if first := events[0].Packet.IP; e.Packet.IP.ID == first.ID || e.Packet.IP.Protocol != first.Protocol {
 			out = append(out, e)
 		}
 	}
 	return out
+}
+
+// repeats reports whether a packet is sent once more in the place that sent it
+// first, and did not come around to it in a loop.
+func (e Event) repeats(first Event) bool {
+	return e.Direction == Out && first.Direction == Out && e.Place.Label == first.Place.Label && e.Device == first.Device &&
+		e.Packet.Encap == NoEncap && e.Packet.IP.ID == first.Packet.IP.ID && e.Packet.IP.TTL == first.Packet.IP.TTL
 }
 
 // changes compares two sightings of one packet.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -123,5 +124,19 @@ func TestPathIsOfOnePacket(t *testing.T) {
 	redirect := Event{Place: Place{Label: "node01"}, Packet: Decoded{IP: IPv4{Src: addr("10.244.1.1"), Dst: addr("10.244.1.2"), Protocol: 1, ICMP: &ICMP{Type: 5, Quoted: &IPv4{}}}}}
 	if steps := Path(append(events, again, redirect)); len(steps) != 5 {
 		t.Errorf("path of %d steps, not of the five sightings of the first SYN: %q", len(steps), lines(steps))
+	}
+}
+
+// A SYN-ACK's repeats have the identification of the first, zero.
+func TestPathEndsWhereAPacketIsSentAgain(t *testing.T) {
+	events := toService()
+	for i := range events {
+		events[i].Packet.IP.ID = 0
+	}
+	want := lines(Path(events[:5]))
+	again := events[0]
+	again.Time = again.Time.Add(time.Second)
+	if diff := cmp.Diff(want, lines(Path(append(slices.Clone(events[:5]), again, events[1])))); diff != "" {
+		t.Errorf("with a repeat (-want +got):\n%s", diff)
 	}
 }

@@ -9,8 +9,7 @@ import (
 )
 
 // choose picks the sightings of one packet and of its answer. A packet keeps
-// its IP identification through NAT, forwarding and tunnels; what is sent again
-// has another one.
+// its IP identification through NAT, forwarding and tunnels.
 func choose(all []sighting, sent datapath.Packet) (request, reply []sighting) {
 	c := &chooser{sent: sent, asked: map[conversation]bool{}}
 	for _, s := range all {
@@ -26,7 +25,7 @@ func choose(all []sighting, sent datapath.Packet) (request, reply []sighting) {
 			reply = append(reply, s)
 		}
 	}
-	return request, reply
+	return firstSending(request), firstSending(reply)
 }
 
 type chooser struct {

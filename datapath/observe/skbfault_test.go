@@ -209,6 +209,56 @@ func TestLostAndRepeated(t *testing.T) {
 	}
 }
 
+// A SYN-ACK that waits for a neighbour is sent again meanwhile, and its repeats
+// are its equal in every byte: they are no part of its way. It ends when the
+// kernel gives it up, three seconds after it was queued.
+func TestRepeatedAnswer(t *testing.T) {
+	r := load(t, "vxlan-service")
+	r.Got = false
+	waits := func(e skbtrace.Event) bool {
+		return e.Hook == "postrouting" && e.Out == "cni0" && r.Places[e.Inode].Label == "node1" && e.Priority == skbtrace.Last
+	}
+	// As if node1 knew no way from cni0 to the client.
+	n := slices.IndexFunc(r.Events, waits)
+	if n < 0 {
+		t.Fatal("the answer does not come through node1")
+	}
+	first := slices.Clone(r.Events[:n+1])
+	want := FromSKB(first, nil, r.world())
+	wantPath(t, "end of the reply", want.Reply[len(want.Reply)-1:], "node1/cni0 postrouting snat: 10.96.0.11>10.244.1.2 ttl 62")
+	answered := slices.IndexFunc(first, func(e skbtrace.Event) bool {
+		return e.Hook == "output" && r.Places[e.Inode].Label == want.Reply[0].Place && e.Priority == skbtrace.First
+	})
+	all := slices.Clone(first)
+	for second := range int64(2) {
+		for _, e := range first[answered:] {
+			e.TimeNs += (second + 1) * 1e9
+			e.Skb += uint64(second+1) * 0x100000
+			all = append(all, e)
+		}
+	}
+	if diff := cmp.Diff(want, FromSKB(all, nil, r.world()), comparers); diff != "" {
+		t.Errorf("with two repeats of the answer (-want +got):\n%s", diff)
+	}
+	gone := first[n]
+	gone.TimeNs += 3e9
+	gone.Point, gone.Reason, gone.Location, gone.Hook, gone.Priority = skbtrace.Free, "NEIGH_FAILED", "arp_error_report", "", 0
+	o := FromSKB(append(all, gone), nil, r.world())
+	if o.Verdict != trace.Dropped || o.Cause.Reason != trace.ReasonNoNeighbor || !o.Cause.Reply || o.Cause.Place != "node1" || len(o.Reply) != len(want.Reply) {
+		t.Errorf("the answer is %v by %+v after %d hops, not lost for want of a neighbour at node1 after %d", o.Verdict, o.Cause, len(o.Reply), len(want.Reply))
+	}
+}
+
+// What a process writes to a TUN device that is down was on its way in.
+func TestTUNDownForItsWriter(t *testing.T) {
+	for location, want := range map[string]trace.Stage{"tun_get_user": trace.Ingress, "tun_net_xmit": trace.Egress} {
+		d := explain(&sighting{Event: skbtrace.Event{Point: skbtrace.Free, Reason: "DEV_READY", Location: location}}, false)
+		if d.stage != want {
+			t.Errorf("%s: dropped at %s, want %s", location, d.stage, want)
+		}
+	}
+}
+
 // Rule hits go to the hook in which they happened, in order; the one that did
 // what was done is the deciding one.
 func TestRuleHits(t *testing.T) {

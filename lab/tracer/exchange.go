@@ -83,7 +83,8 @@ func (s *session) bySKB(ctx context.Context, w *watcher, got <-chan answered) er
 }
 
 // collect reads events until the sender has its answer and nothing more comes,
-// until the packet was dropped, or until the time is over.
+// until it is clear how the packet was lost, or until the time is over: one that
+// waits for a neighbour is given up only after seconds.
 func (s *session) collect(ctx context.Context, w *watcher, got <-chan answered) ([]skbtrace.Event, answered, error) {
 	until, stop := context.WithCancel(ctx)
 	defer stop()
@@ -93,7 +94,7 @@ func (s *session) collect(ctx context.Context, w *watcher, got <-chan answered) 
 		stop()
 	}()
 	var all []skbtrace.Event
-	for until.Err() == nil && !wasDropped(all) {
+	for until.Err() == nil && !s.wasLost(all) {
 		events, err := w.skb.Collect(until, quietDropped+s.pathDelay(), nil)
 		all = append(all, events...)
 		if err != nil {

@@ -1,6 +1,7 @@
 package tracer
 
 import (
+	"slices"
 	"time"
 
 	"slipway/datapath/netfilter"
@@ -72,12 +73,9 @@ func (s *session) pathDelay() time.Duration {
 	return 4 * sum // there and back, into a segment and out of it
 }
 
-// wasDropped reports whether the kernel gave up a packet.
-func wasDropped(events []skbtrace.Event) bool {
-	for _, e := range events {
-		if e.Point == skbtrace.Free {
-			return true
-		}
-	}
-	return false
+// wasLost reports whether the events say how the packet or its answer was lost.
+// That the kernel gave up some packet does not: it may be one that was sent again.
+func (s *session) wasLost(events []skbtrace.Event) bool {
+	gaveUp := func(e skbtrace.Event) bool { return e.Point == skbtrace.Free }
+	return slices.ContainsFunc(events, gaveUp) && observe.FromSKB(events, nil, s.world(events, answered{})).Verdict != trace.Unknown
 }
