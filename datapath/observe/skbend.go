@@ -193,6 +193,9 @@ func (w *way) mark(c *trace.Cause, event sighting, action trace.Action) {
 	end := w.end()
 	if end.hop.Stage != c.Stage || end.hop.Namespace != c.Namespace || end.hop.Device != c.Device {
 		hop := trace.Hop{Node: c.Node, Namespace: c.Namespace, Place: c.Place, Device: c.Device, Stage: c.Stage, Packet: end.hop.Packet}
+		if event.packet.Encap != end.last().packet.Encap {
+			hop.Packet = event.traced() // it had left its tunnel
+		}
 		end = &passage{hop: hop, events: []sighting{event}}
 		w.list = append(w.list, end)
 	} else {

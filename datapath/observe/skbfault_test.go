@@ -249,13 +249,23 @@ func TestRepeatedAnswer(t *testing.T) {
 	}
 }
 
-// What a process writes to a TUN device that is down was on its way in.
+// What a process writes to a TUN device that is down was on its way in, and had
+// left its tunnel.
 func TestTUNDownForItsWriter(t *testing.T) {
-	for location, want := range map[string]trace.Stage{"tun_get_user": trace.Ingress, "tun_net_xmit": trace.Egress} {
-		d := explain(&sighting{Event: skbtrace.Event{Point: skbtrace.Free, Reason: "DEV_READY", Location: location}}, false)
-		if d.stage != want {
-			t.Errorf("%s: dropped at %s, want %s", location, d.stage, want)
-		}
+	r := load(t, "flannel-udp")
+	r.Got = false
+	n := slices.IndexFunc(r.Events, func(e skbtrace.Event) bool {
+		return e.Device == "flannel0" && e.Point == skbtrace.Receive && r.Places[e.Inode].Label == "node2"
+	})
+	if n < 0 {
+		t.Fatal("the packet does not come out of the tunnel")
+	}
+	part := slices.Clone(r.Events[:n+1])
+	part[n].Point, part[n].Reason, part[n].Location = skbtrace.Free, "DEV_READY", "tun_get_user"
+	o := FromSKB(part, nil, r.world())
+	wantPath(t, "end of the request", o.Request[len(o.Request)-1:], "node2/flannel0 ingress drop: 10.244.1.2>10.244.2.3 ttl 61")
+	if o.Verdict != trace.Dropped || o.Cause.Reason != trace.ReasonDeviceDown || o.Cause.Device != "flannel0" {
+		t.Errorf("%v by %+v", o.Verdict, o.Cause)
 	}
 }
 
