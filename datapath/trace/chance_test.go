@@ -114,6 +114,29 @@ func TestKnownConnection(t *testing.T) {
 	}
 }
 
+// TestTunnelPassesFullTable is that a table without room for another connection
+// takes what a tunnel carries along a connection that it has: lost is what
+// comes out of it, which is new.
+func TestTunnelPassesFullTable(t *testing.T) {
+	n := plan(t, topology.FlannelUDP)
+	tunnel := n.states["node02"].UDPTunnel
+	here, there := tunnel.Local, n.states["node01"].UDPTunnel.Local
+	full := &datapath.ConntrackState{Count: 65536, Max: 65536}
+	for _, c := range []struct {
+		device string
+		known  []datapath.ConntrackEntry
+	}{
+		{"eth0", nil},
+		{tunnel.Device, []datapath.ConntrackEntry{{Proto: "udp", OrigSrc: here, OrigDst: there, ReplySrc: there, ReplyDst: here}}},
+	} {
+		full.Entries, n.states["node02"].Conntrack = c.known, full
+		b := n.only("default/client", ping(n.podAddress("web-0")))
+		if b.Cause == nil || b.Cause.Reason != trace.ReasonConntrackFull || b.Cause.Place != "node02" || b.Cause.Device != c.device {
+			t.Errorf("known %v: lost by %+v, want node02's %s", c.known, b.Cause, c.device)
+		}
+	}
+}
+
 // TestErrorFindsItsSender is an ICMP error about a packet whose both addresses
 // were translated: it must come back as one about what was sent.
 func TestErrorFindsItsSender(t *testing.T) {

@@ -7,30 +7,48 @@ import (
 
 	"slipway/datapath"
 	"slipway/datapath/bpf"
+	"slipway/datapath/linux"
 	"slipway/datapath/trace"
 	"slipway/internal/netns"
 	"slipway/lab"
 	"slipway/topology"
 )
 
-// addTunnels fills in the tunnels that a node has in the lab's mode, and whether
-// they work.
-func (v *View) addTunnels(ctx context.Context, ns *netns.NS, place trace.Place, st *datapath.NetState) error {
+// tunnels are those that a place has in the lab's mode; nil for what it has not.
+type tunnels struct {
+	udp  *datapath.UDPTunnel
+	ipip *datapath.IPIPTunnel
+}
+
+func (v *View) tunnelsOf(place trace.Place) (t tunnels, err error) {
 	isNode := slices.ContainsFunc(v.st.Snapshot.Nodes, func(n topology.NodeState) bool { return n.Name == place.Label && n.InDatapath() })
 	if place.Pod || !isNode {
-		return nil
+		return t, nil
 	}
-	udp, ipip, err := lab.PlannedTunnels(v.st, place.Label)
-	if err != nil {
-		return err
+	t.udp, t.ipip, err = lab.PlannedTunnels(v.st, place.Label)
+	return t, err
+}
+
+// connections are those that a UDP tunnel uses, whose both ends are known: what
+// it carries passes as theirs, also where there is no room for another.
+func (t tunnels) connections() []linux.ConntrackQuery {
+	var out []linux.ConntrackQuery
+	if t.udp != nil {
+		for _, l := range t.udp.Leases {
+			out = append(out, linux.ConntrackQuery{Proto: "udp", Src: t.udp.Local, Dst: l.Remote})
+		}
 	}
-	if udp != nil {
-		st.UDPTunnel = v.udpTunnel(ctx, place.Label, *udp, st)
+	return out
+}
+
+// addTunnels fills in the tunnels of a node, and whether they work.
+func (v *View) addTunnels(ctx context.Context, ns *netns.NS, node string, t tunnels, st *datapath.NetState) {
+	if t.udp != nil {
+		st.UDPTunnel = v.udpTunnel(ctx, node, *t.udp, st)
 	}
-	if ipip != nil {
-		st.IPIP = v.ipipTunnel(ctx, ns, place.Label, *ipip, st)
+	if t.ipip != nil {
+		st.IPIP = v.ipipTunnel(ctx, ns, node, *t.ipip, st)
 	}
-	return nil
 }
 
 // udpTunnel says what the daemon serves a TUN with; if it serves none, what it

@@ -120,12 +120,18 @@ func (v *View) state(ctx context.Context, namespace string) (*datapath.NetState,
 func (v *View) read(ctx context.Context, ns *netns.NS) (*datapath.NetState, error) {
 	place := v.Place(ns.Name())
 	lock, saved := lab.RuleFiles(v.st.Lab, fileName(v.st.Lab, ns.Name()))
+	t, err := v.tunnelsOf(place)
+	if err != nil {
+		return nil, fmt.Errorf("collect %s: %w", ns.Name(), err)
+	}
 	h, err := linux.Open(ns, linux.Options{LockFile: lock})
 	if err != nil {
 		return nil, err
 	}
 	defer h.Close()
-	o := linux.CollectOptions{Counters: v.opts.Counters, SkipSockets: v.opts.SkipSockets || place.Wire, Conntrack: v.opts.Conntrack}
+	o := linux.CollectOptions{
+		Counters: v.opts.Counters, SkipSockets: v.opts.SkipSockets || place.Wire, Conntrack: slices.Concat(v.opts.Conntrack, t.connections()),
+	}
 	if place.Node == place.Label && !place.Wire { // other places have few rules or none
 		o.RuleCache = saved
 	}
@@ -133,9 +139,7 @@ func (v *View) read(ctx context.Context, ns *netns.NS) (*datapath.NetState, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := v.addTunnels(ctx, ns, place, st); err != nil {
-		return nil, fmt.Errorf("collect %s: %w", ns.Name(), err)
-	}
+	v.addTunnels(ctx, ns, place.Label, t, st)
 	return st, nil
 }
 

@@ -252,6 +252,22 @@ func TestTunnels(t *testing.T) {
 			t.Errorf("a router has no tunnel: %+v, %v", s.UDPTunnel, err)
 		}
 	})
+	t.Run("its connection", func(t *testing.T) {
+		var pod netip.Addr
+		for _, p := range st.Snapshot.Pods {
+			if p.Key() == "default/c" {
+				pod = p.Address
+			}
+		}
+		slipway(t, "exec", "-L", st.Lab, "a", "--", "ping", "-c", "1", "-W", "5", pod.String())
+		here, there := netip.AddrPortFrom(st.Snapshot.Nodes[0].Address, 8285), netip.AddrPortFrom(st.Snapshot.Nodes[1].Address, 8285)
+		c := read(t).Conntrack
+		if c == nil || !slices.ContainsFunc(c.Entries, func(e datapath.ConntrackEntry) bool {
+			return e.Proto == "udp" && (e.OrigSrc == here && e.OrigDst == there || e.OrigSrc == there && e.OrigDst == here)
+		}) {
+			t.Errorf("a ping went through the tunnel, whose connection is not among %+v", c)
+		}
+	})
 	t.Run("stopped daemon", func(t *testing.T) {
 		defer stopDaemon(t, st.Lab)()
 		if u := read(t).UDPTunnel; u == nil || u.Running || !strings.Contains(u.Problem, "does not answer") || len(u.Leases) != 2 {
