@@ -152,6 +152,7 @@ type PodPort struct {
 // UDP datagrams (flannel pkg/backend/udp).
 type UDPTunnel struct {
 	Device         string // flannel0
+	Underlay       string // eth0
 	MTU            int
 	Local          netip.AddrPort
 	Implementation topology.UDPImplementation

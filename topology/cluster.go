@@ -125,6 +125,7 @@ type UDPImplementation string
 const (
 	UDPSimple  UDPImplementation = "simple"
 	UDPBatched UDPImplementation = "batched"
+	UDPeBPF    UDPImplementation = "ebpf"
 )
 
 // UDP configures flannel-udp.

@@ -27,7 +27,25 @@ var (
 	encapPlace = place{FilterPrefix + "ipip-encap", netlink.HANDLE_MIN_EGRESS, 21250}
 	decapPlace = place{FilterPrefix + "ipip-decap", netlink.HANDLE_MIN_INGRESS, 21251}
 	lossPlace  = place{FilterPrefix + "loss", netlink.HANDLE_MIN_EGRESS, 21252}
+
+	udpEncapPlace = place{FilterPrefix + "udp-encap", netlink.HANDLE_MIN_EGRESS, 21250}
+	udpDecapPlace = place{FilterPrefix + "udp-decap", netlink.HANDLE_MIN_INGRESS, 21253}
 )
+
+// devicePlace is a place on a device.
+type devicePlace struct {
+	device string
+	place
+}
+
+// find returns the filter that is there, nil if there is none or no device.
+func (p devicePlace) find(h *nl.Handle) (*netlink.BpfFilter, error) {
+	dev, ok, err := link(h, p.device)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return find(h, dev, p.place)
+}
 
 // is reports whether the filter is one of this kind, whatever its details.
 func (p place) is(f *netlink.BpfFilter) bool {

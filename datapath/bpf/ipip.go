@@ -194,34 +194,35 @@ func Stats(ns *netns.NS, cfg datapath.IPIPTunnel) (Counters, error) {
 	if f == nil {
 		return Counters{}, fmt.Errorf("counters of %s in %s: %w", cfg.Device, ns.Name(), ErrNotAttached)
 	}
-	c, err := readCounters(ebpf.ProgramID(f.Id))
+	var c Counters
+	err = sumCounters(ebpf.ProgramID(f.Id), []*uint64{
+		&c.EncapPackets, &c.EncapBytes, &c.DecapPackets, &c.DecapBytes,
+		&c.NoNextHop, &c.NotIPv4, &c.BadLength, &c.Failed,
+	})
 	if err != nil {
 		return Counters{}, fmt.Errorf("counters of %s in %s: %w", cfg.Device, ns.Name(), err)
 	}
 	return c, nil
 }
 
-// readCounters finds the counter map through the program that uses it.
-func readCounters(id ebpf.ProgramID) (Counters, error) {
+// sumCounters adds up, over all CPUs, the counters of the program's map into the
+// fields, in the map's order.
+func sumCounters(id ebpf.ProgramID, fields []*uint64) error {
 	m, err := counterMap(id)
 	if err != nil {
-		return Counters{}, err
+		return err
 	}
 	defer m.Close() //nolint:errcheck // read only
-	var c Counters
-	for i, field := range []*uint64{
-		&c.EncapPackets, &c.EncapBytes, &c.DecapPackets, &c.DecapBytes,
-		&c.NoNextHop, &c.NotIPv4, &c.BadLength, &c.Failed,
-	} {
+	for i, field := range fields {
 		var perCPU []uint64
 		if err := m.Lookup(uint32(i), &perCPU); err != nil {
-			return Counters{}, fmt.Errorf("counter %d: %w", i, err)
+			return fmt.Errorf("counter %d: %w", i, err)
 		}
 		for _, n := range perCPU {
 			*field += n
 		}
 	}
-	return c, nil
+	return nil
 }
 
 func counterMap(id ebpf.ProgramID) (*ebpf.Map, error) {

@@ -67,7 +67,7 @@ func mustAddr(t *testing.T, s string) netip.Addr {
 	return a
 }
 
-func mustCIDR(t *testing.T, s string) *net.IPNet {
+func mustCIDR(t testing.TB, s string) *net.IPNet {
 	t.Helper()
 	_, n, err := net.ParseCIDR(s)
 	check(t, err)

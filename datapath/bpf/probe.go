@@ -57,6 +57,19 @@ func ProbeTC() error {
 	})
 }
 
+// ProbeUDP makes an external VXLAN-GPE device in a scratch namespace and attaches
+// the programs of a UDP tunnel to it. It answers with an *UnsupportedError where
+// either fails.
+func ProbeUDP() error {
+	return inScratch("flannel-udp by eBPF", func(ns *netns.NS, _ *nl.Handle) error {
+		local := netip.AddrPortFrom(probeAddress, 8285)
+		if err := ns.Do(func() error { return nl.AddExternalGPE("probe0", 0, int(local.Port())) }); err != nil {
+			return err
+		}
+		return AttachUDP(ns, datapath.UDPTunnel{Device: "probe0", Underlay: "lo", Local: local})
+	})
+}
+
 // probeAddress is one for documentation (RFC 5737); no packet ever bears it.
 var probeAddress = netip.AddrFrom4([4]byte{192, 0, 2, 1})
 

@@ -137,7 +137,7 @@ func (n *node) ping(t *testing.T, to netip.Addr, count, size int, pmtudisc strin
 
 // transfer sends size random bytes over TCP from one pod to the other and
 // compares what arrives.
-func transfer(t *testing.T, from, to *node, size int64) {
+func transfer(t testing.TB, from, to *node, size int64) {
 	t.Helper()
 	var l net.Listener
 	check(t, to.pod.Do(func() error {
@@ -187,7 +187,7 @@ func transfer(t *testing.T, from, to *node, size int64) {
 
 // realWire makes a veth behave as a network card that offloads nothing, so that
 // what leaves it has its final size and checksums.
-func realWire(t *testing.T, ns *netns.NS, name string) {
+func realWire(t testing.TB, ns *netns.NS, name string) {
 	t.Helper()
 	value := struct{ cmd, data uint32 }{cmd: unix.ETHTOOL_STXCSUM}
 	ifr := struct {
@@ -209,7 +209,7 @@ func realWire(t *testing.T, ns *netns.NS, name string) {
 	}))
 }
 
-func forward(t *testing.T, ns *netns.NS) {
+func forward(t testing.TB, ns *netns.NS) {
 	t.Helper()
 	check(t, ns.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644) }))
 }
@@ -229,14 +229,14 @@ func addRoute(t *testing.T, ns *netns.NS, dst, gw, name string) {
 	}
 }
 
-func mustLink(t *testing.T, h *nl.Handle, name string) netlink.Link {
+func mustLink(t testing.TB, h *nl.Handle, name string) netlink.Link {
 	t.Helper()
 	l, err := h.LinkByName(name)
 	check(t, err)
 	return l
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
