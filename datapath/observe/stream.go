@@ -20,6 +20,8 @@ const (
 // until ctx ends or take fails, whose error it then returns. Packets come some
 // at a time, at most about 80 ms after they passed where there is more than one
 // place: a place's packets wait until those of the others must have been read.
+// (A packet that the kernel itself handles later than that, on a machine without
+// a free CPU, comes late: its time is that of its arrival in the queue.)
 // What passed before ctx ended is handed over too. It wants rings that hold what
 // comes meanwhile ([Options].RingBytes); Dropped tells what they did not.
 func (c *Capture) Stream(ctx context.Context, take func([]Event) error) error {
