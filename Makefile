@@ -34,7 +34,7 @@ test-unit: deps ## the tests that need no privilege, in seconds
 test-root: deps ## the tests on the real kernel only
 	$(SUDO) env PATH="$$PATH" HOME="$$HOME" LAB_REQUIRE="$(CI_REQUIRE)" $(GO) test -count=1 -timeout 25m ./datapath/... ./lab/... ./cmd/... ./e2e/...
 
-bench: build ## scale and speed with the machine's facts; takes about ten minutes
+bench: build ## scale and speed with the machine's facts; takes about fifteen minutes
 	$(SUDO) bin/slipway bench scale --big
 
 lint: deps ## few linters, all enforced
