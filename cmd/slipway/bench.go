@@ -18,9 +18,10 @@ func (a *app) benchCmd() *cobra.Command {
 		Use: "bench", Short: "Measure how fast and how big labs are",
 		Args: noCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	scale := a.benchScaleCmd()
-	wrapArgs(scale)
-	c.AddCommand(scale)
+	for _, sub := range []*cobra.Command{a.benchScaleCmd(), a.benchCompareCmd(), a.benchRenderCmd()} {
+		wrapArgs(sub)
+		c.AddCommand(sub)
+	}
 	return c
 }
 
