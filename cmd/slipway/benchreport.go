@@ -67,7 +67,7 @@ func readReport(file string) (*report.Report, error) {
 
 // renderers write a report, by the name of the format.
 var renderers = map[string]func(io.Writer, *report.Report) error{
-	"table": report.Table, "csv": report.CSV, "markdown": report.Markdown, "json": report.Write,
+	"table": report.Table, "csv": report.CSV, "markdown": report.Markdown, "json": report.Write, "html": report.HTML,
 }
 
 func (a *app) benchRenderCmd() *cobra.Command {
@@ -79,7 +79,7 @@ terminal (table, at most 120 columns) or a document (markdown), as one row for e
 round (csv), as it was (json), or as a page with charts that needs no network (html).`,
 		Example:     "  slipway bench render bench.json\n  slipway bench render bench.json -o html -w bench.html",
 		Args:        cobra.ExactArgs(1),
-		Annotations: map[string]string{formatsOf: "table,csv,markdown,json"},
+		Annotations: map[string]string{formatsOf: "table,csv,html,markdown,json"},
 		RunE: func(_ *cobra.Command, args []string) error {
 			r, err := readReport(args[0])
 			if err != nil {

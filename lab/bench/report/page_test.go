@@ -1,0 +1,247 @@
+package report
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	cdpage "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/google/go-cmp/cmp"
+
+	"slipway/internal/testnet"
+)
+
+var pictures = flag.String("pictures", "", "write pictures of the page, light, dark and printed, to this directory")
+
+// browser is a headless Chromium, and what went wrong in it.
+type browser struct {
+	ctx context.Context
+	mu  sync.Mutex
+	bad []string
+}
+
+// openBrowser starts Chromium with a profile of its own and nothing that talks
+// to the network by itself.
+func openBrowser(t *testing.T) *browser {
+	t.Helper()
+	testnet.Need(t, testnet.Chromium)
+	opts := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath("chromium"), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
+	)
+	alloc, stop := chromedp.NewExecAllocator(context.Background(), opts...)
+	t.Cleanup(stop)
+	ctx, closeTab := chromedp.NewContext(alloc)
+	t.Cleanup(func() {
+		_ = chromedp.Cancel(ctx) // waits until the browser has ended, so that its profile can go
+		closeTab()
+	})
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	t.Cleanup(cancel)
+	b := &browser{ctx: ctx}
+	if err := chromedp.Listen(ctx, b.listen); err != nil {
+		t.Fatal(err)
+	}
+	_, noNetwork := chromedp.Call(ctx, network.Enable, network.EnableParams{})
+	_, noLog := chromedp.Call(ctx, log.Enable, cdp.Empty{})
+	_, noRuntime := chromedp.Call(ctx, runtime.Enable, cdp.Empty{})
+	if err := errors.Join(noNetwork, noLog, noRuntime); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// listen notes every error, message, dialog and request that the page makes.
+func (b *browser) listen(ev any) {
+	note := func(format string, args ...any) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.bad = append(b.bad, fmt.Sprintf(format, args...))
+	}
+	switch e := ev.(type) {
+	case *runtime.EventExceptionThrown:
+		note("exception: %s", e.ExceptionDetails.Text)
+	case *runtime.EventConsoleAPICalled:
+		note("console.%s", e.Type)
+	case *log.EventEntryAdded:
+		note("log: %s: %s", e.Entry.Level, e.Entry.Text)
+	case *cdpage.EventJavascriptDialogOpening:
+		note("dialog: %s", e.Message)
+	case *network.EventRequestWillBeSent:
+		if u := e.Request.URL; !strings.HasPrefix(u, "data:") && (!strings.HasPrefix(u, "file://") || e.Type != network.ResourceTypeDocument) {
+			note("request: %s", u)
+		}
+	}
+}
+
+func (b *browser) open(t *testing.T, r *Report) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "bench.html")
+	if err := os.WriteFile(file, []byte(rendered(t, r, HTML)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := chromedp.Do(b.ctx, chromedp.EmulateViewport(1400, 1000), chromedp.Navigate("file://"+file)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eval[T any](t *testing.T, b *browser, script string) T {
+	t.Helper()
+	v, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](script))
+	if err != nil {
+		t.Fatalf("%s: %v", script, err)
+	}
+	return v
+}
+
+func (b *browser) theme(t *testing.T, scheme string) {
+	t.Helper()
+	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}
+	if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, media); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *browser) clean(t *testing.T) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.bad {
+		t.Error(s)
+	}
+	b.bad = nil
+}
+
+// TestPageInABrowser opens the page as a reader does: charts are there, dots
+// stand where their rounds are, both themes draw, the raw report can be read
+// back, markup in names stays text, and nothing is fetched or complained of.
+func TestPageInABrowser(t *testing.T) {
+	b := openBrowser(t)
+	r := fixture()
+	r.Series[2].Variant = "<img src=x onerror=alert(1)>"
+	r.Warnings = append(r.Warnings, "</script><script>alert(2)</script>")
+	b.theme(t, "light")
+	b.open(t, r)
+	// Two charts of metrics with a direction, each with ratios, and one without.
+	if got := eval[int](t, b, `document.querySelectorAll(".chart svg").length`); got != 5 {
+		t.Errorf("%d charts, want 5", got)
+	}
+	if got := eval[int](t, b, `document.querySelectorAll("img").length`); got != 0 {
+		t.Error("a variant's name became markup")
+	}
+	text := eval[string](t, b, `document.querySelector("main").innerText`)
+	for _, want := range []string{"40.0 (39.4–40.8)", "×0.50 (0.50–0.50)", "tso gso gro", "6.18.0", "alert(2)", "<img src=x"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page does not show %q", want)
+		}
+	}
+	raw, err := Read(strings.NewReader(eval[string](t, b, `document.getElementById("raw").textContent`)), "page")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(r, raw); diff != "" {
+		t.Errorf("the page's raw report: %s", diff)
+	}
+	b.dotsStand(t)
+	light := eval[string](t, b, `getComputedStyle(document.body).backgroundColor`)
+	b.picture(t, "light")
+	b.theme(t, "dark")
+	testnet.Eventually(t, 10*time.Second, "the page and its charts follow the system into the dark", func() (bool, string) {
+		ground := eval[string](t, b, `getComputedStyle(document.body).backgroundColor`)
+		ink := eval[string](t, b, `document.querySelector(".chart svg text").getAttribute("fill")`)
+		return ground != light && ink == "#eef2f6", ground + " " + ink
+	})
+	b.picture(t, "dark")
+	b.print(t)
+	testnet.Eventually(t, 10*time.Second, "after printing the page is dark again", func() (bool, string) {
+		return eval[bool](t, b, `document.documentElement.classList.contains("dark")`), "light"
+	})
+	b.clean(t)
+}
+
+// dotsStand reads the circles of the first chart: 24 rounds, and those of the
+// variant that is twice as fast are twice as far from zero.
+func (b *browser) dotsStand(t *testing.T) {
+	t.Helper()
+	paths := eval[string](t, b, `JSON.stringify([...document.querySelectorAll(".chart svg")[0].querySelectorAll("path[fill-opacity],path[transform]")].filter(p => p.getAttribute("transform")?.startsWith("matrix")).map(p => p.getAttribute("transform")))`)
+	var transforms []string
+	if err := json.Unmarshal([]byte(paths), &transforms); err != nil {
+		t.Fatal(err)
+	}
+	if len(transforms) != 24 {
+		t.Fatalf("%d dots, want 24: three variants with eight rounds", len(transforms))
+	}
+	x := func(i int) float64 {
+		m := regexp.MustCompile(`^matrix\(([^)]*)\)`).FindStringSubmatch(transforms[i])
+		var a, bb, c, d, e, f float64
+		if _, err := fmt.Sscanf(strings.ReplaceAll(m[1], ",", " "), "%g %g %g %g %g %g", &a, &bb, &c, &d, &e, &f); err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	// Rounds 2 and 3 of vxlan are 20.5 and 19.5 Gbit/s, those of host-gw 41 and 39.
+	if one, two := x(1)-x(2), x(9)-x(10); math.Abs(two-2*one) > 0.05 || one <= 0 {
+		t.Errorf("1 Gbit/s is %g pixels, 2 are %g", one, two)
+	}
+}
+
+// print makes a PDF, which draws the page in light colours.
+func (b *browser) print(t *testing.T) {
+	t.Helper()
+	pdf, err := chromedp.Call(b.ctx, cdpage.PrintToPDF, cdpage.PrintToPDFParams{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(pdf.Data) < 1000 {
+		t.Errorf("a PDF of %d bytes", len(pdf.Data))
+	}
+	if *pictures != "" {
+		if err := os.WriteFile(filepath.Join(*pictures, "page.pdf"), []byte(pdf.Data), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (b *browser) picture(t *testing.T, name string) {
+	t.Helper()
+	if *pictures == "" {
+		return
+	}
+	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(*pictures, name+".png"), png, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The page is one file of moderate size that names nothing to be fetched.
+func TestPageIsSelfContained(t *testing.T) {
+	t.Parallel()
+	text := rendered(t, fixture(), HTML)
+	if len(text) > 1_100_000 {
+		t.Errorf("the page has %d bytes", len(text))
+	}
+	for _, bad := range []string{"<link rel=\"stylesheet\"", "<script src", "@import", "url(http"} {
+		if strings.Contains(text, bad) {
+			t.Errorf("the page has %q", bad)
+		}
+	}
+}
