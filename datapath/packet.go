@@ -18,11 +18,14 @@ type Packet struct {
 	Length int        `json:"length"` // bytes of the IP packet, header included
 	Outer  *Outer     `json:"outer,omitempty"`
 
-	ID    uint16    `json:"id,omitempty"`    // IP identification; zero if not known
-	DF    bool      `json:"df,omitempty"`    // don't fragment
-	Mark  uint32    `json:"mark,omitempty"`  // skb mark, which does not leave the namespace
-	Flags string    `json:"flags,omitempty"` // TCP: "SYN", "SYN,ACK", "RST,ACK" …
-	ICMP  *ICMPInfo `json:"icmp,omitempty"`
+	ID uint16 `json:"id,omitempty"` // IP identification; zero if not known
+	DF bool   `json:"df,omitempty"` // don't fragment
+	// Fragment: the packet is, or goes on as, fragments. Of a prediction Length is
+	// then the whole packet's, of an observation the first fragment's.
+	Fragment bool      `json:"fragment,omitempty"`
+	Mark     uint32    `json:"mark,omitempty"`  // skb mark, which does not leave the namespace
+	Flags    string    `json:"flags,omitempty"` // TCP: "SYN", "SYN,ACK", "RST,ACK" …
+	ICMP     *ICMPInfo `json:"icmp,omitempty"`
 }
 
 // ICMPInfo is an ICMP header (RFC 792).

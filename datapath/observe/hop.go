@@ -115,7 +115,7 @@ func (d Decoded) packet() datapath.Packet {
 func (p IPv4) packet() datapath.Packet {
 	out := datapath.Packet{
 		Src: p.Src, Dst: p.Dst, Proto: protocolName(p.Protocol), SPort: p.SrcPort, DPort: p.DstPort,
-		TTL: p.TTL, Length: p.Length, ID: p.ID, DF: p.DF,
+		TTL: p.TTL, Length: p.Length, ID: p.ID, DF: p.DF, Fragment: p.MoreFragments || p.FragmentOffset > 0,
 	}
 	if p.TCP != nil {
 		out.Flags = p.TCP.flags(",")

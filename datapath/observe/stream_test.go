@@ -94,8 +94,8 @@ func burst(t *testing.T, from, to *netns.NS, length time.Duration) int {
 	return sent
 }
 
-// number is what a packet of a burst says, behind Ethernet, IPv4 and UDP.
-func number(t *testing.T, frame []byte) int {
+// serial is what a packet of a burst says, behind Ethernet, IPv4 and UDP.
+func serial(t *testing.T, frame []byte) int {
 	t.Helper()
 	n, err := strconv.Atoi(strings.TrimRight(string(frame[14+20+8:]), "\x00")) // short frames may be padded
 	if err != nil {
@@ -133,7 +133,7 @@ func TestStreamCountsWhatWasSent(t *testing.T) {
 					continue
 				}
 				seen[e.Place.Label]++
-				if n := number(t, e.Data); n < last[e.Place.Label] {
+				if n := serial(t, e.Data); n < last[e.Place.Label] {
 					t.Errorf("%s: packet %d after packet %d", e.Place.Label, n, last[e.Place.Label])
 				} else {
 					last[e.Place.Label] = n

@@ -241,7 +241,7 @@ func hairpinOff(pl *place, br, out *datapath.Device) *fault {
 
 // tooLongForPort is the check of br_dev_queue_push_xmit.
 func (w *walk) tooLongForPort(out *datapath.Device, s *skb) *fault {
-	if out.MTU == 0 || s.p.Length <= out.MTU+vlanSlack {
+	if out.MTU == 0 || s.wire() <= out.MTU+vlanSlack {
 		return nil
 	}
 	return &fault{

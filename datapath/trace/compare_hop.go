@@ -47,7 +47,7 @@ func (m *matcher) fields(a, b *Hop, reply bool) []field {
 	if p.Dst == o.Dst && (!reply || !m.translated[p.Dst]) {
 		number("destination port", int(p.DPort), int(o.DPort))
 	}
-	if !reply {
+	if !reply && !p.Fragment && !o.Fragment { // of a fragment, the two mean different lengths
 		number("length", p.Length, o.Length)
 	}
 	if p.Mark != 0 && o.Mark != 0 {

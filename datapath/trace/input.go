@@ -67,7 +67,7 @@ func (w *walk) forward(pl *place, dev *datapath.Device, s *skb, rt route) end {
 			hint: "a routing loop, or a TTL chosen small as traceroute does",
 		})
 	}
-	if s.p.DF && rt.mtu > 0 && s.p.Length > rt.mtu {
+	if s.p.DF && rt.mtu > 0 && s.wire() > rt.mtu {
 		flt := tooLong(s, rt)
 		flt.icmp = &icmpError{typ: icmpUnreachable, code: codeFragNeeded, mtu: rt.mtu}
 		return w.stop(pl, s, Hop{Stage: Forward, Device: dev.Name, MTU: rt.mtu, Hidden: true}, flt)

@@ -53,7 +53,7 @@ func (w *walk) ipipTransmit(pl *place, dev *datapath.Device, s *skb) end {
 	}
 	s.forget()
 	outer := &skb{inner: s, tunnel: "ipip", p: datapath.Packet{
-		Src: t.Local, Dst: rt.gw, Proto: protoIPIP, TTL: s.p.TTL, DF: s.p.DF, Length: s.p.Length + ipipOverhead, Mark: s.p.Mark,
+		Src: t.Local, Dst: rt.gw, Proto: protoIPIP, TTL: s.p.TTL, DF: s.p.DF, Length: s.wire() + ipipOverhead, Mark: s.p.Mark,
 	}}
 	at.Route = rt.describe()
 	at.Reason = fmt.Sprintf("the route to %s names %s: the packet goes there inside another one (IP in IP)", s.p.Dst, rt.gw)

@@ -96,13 +96,14 @@ func (w *walk) ipOutput(pl *place, s *skb, rt route) end {
 	if dev == nil {
 		return w.stop(pl, s, Hop{Stage: Egress, Device: rt.dev}, unknownFault("link", rt.dev, "device %s is not in the collected state", rt.dev))
 	}
-	if rt.mtu > 0 && s.p.Length > rt.mtu {
+	if rt.mtu > 0 && s.wire() > rt.mtu {
 		if s.p.DF { // a rule, or a tunnel, made it too long: ip_fragment
 			flt := tooLong(s, rt)
 			flt.icmp = &icmpError{typ: icmpUnreachable, code: codeFragNeeded, mtu: rt.mtu}
 			return w.stop(pl, s, Hop{Stage: Egress, Device: rt.dev, MTU: rt.mtu}, flt)
 		}
 		w.note("%s sends the packet of %d bytes by %s in fragments: the MTU is %d", pl.label(), s.p.Length, rt.dev, rt.mtu)
+		s.cut(rt.mtu)
 	}
 	if rt.dev == loopbackIIf {
 		s.kept = &rt

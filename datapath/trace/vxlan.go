@@ -28,7 +28,7 @@ func (w *walk) vxlanTransmit(pl *place, dev *datapath.Device, s *skb) end {
 	}
 	x := dev.VXLAN
 	outer := &skb{inner: s, tunnel: "vxlan", vni: uint32(x.VNI), p: datapath.Packet{
-		Src: x.Local, Dst: entry.Dst, Proto: "udp", DPort: uint16(x.Port), TTL: tunnelTTL, Length: s.p.Length + vxlanOverhead, Mark: s.p.Mark,
+		Src: x.Local, Dst: entry.Dst, Proto: "udp", DPort: uint16(x.Port), TTL: tunnelTTL, Length: s.wire() + vxlanOverhead, Mark: s.p.Mark,
 	}}
 	if entry.Port != 0 {
 		outer.p.DPort = uint16(entry.Port)

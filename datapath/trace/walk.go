@@ -30,7 +30,29 @@ type skb struct {
 	// A port, or an ICMP identifier, that the kernel chooses at random is not
 	// shown.
 	anySPort, anyDPort bool
+	// fragment is how many bytes the first fragment has once the packet was cut;
+	// 0 if it is whole.
+	fragment int
 }
+
+// wire is how many bytes a link has to carry at once. Connection tracking puts
+// fragments together again, and the packet goes on in fragments as before
+// (net/ipv4/ip_output.c, ip_fragment with frag_max_size).
+func (s *skb) wire() int {
+	if s.fragment > 0 {
+		return s.fragment
+	}
+	return s.p.Length
+}
+
+// cut fragments the packet for a link: each but the last is the header and a
+// multiple of eight bytes (RFC 791 §3.1).
+func (s *skb) cut(mtu int) {
+	s.fragment, s.p.Fragment = ipv4Header+(mtu-ipv4Header)/8*8, true
+}
+
+// ipv4Header is the length of a header without options, in bytes (RFC 791 §3.1).
+const ipv4Header = 20
 
 // bridged is what br_netfilter remembers of a packet (struct nf_bridge_info).
 type bridged struct{ bridge, in string }

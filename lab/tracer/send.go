@@ -70,8 +70,26 @@ func (s *session) predict(ctx context.Context) (err error) {
 		}
 	}
 	s.view.Prefetch(ctx, s.firstPlaces()...)
-	s.prediction = trace.Predict(s.network, s.from.NetNS, s.packet(), trace.Options{})
+	p, o := s.packet(), trace.Options{Cache: trace.NewCache(s.network)}
+	s.prediction = trace.Predict(s.network, s.from.NetNS, p, o)
+	if s.r.Fragment == observe.FragmentDefault && tooLong(s.prediction) {
+		// Left to itself, the kernel sets the bit only where the packet fits
+		// (net/ipv4/ip_output.c, __ip_make_skb).
+		p.DF = false
+		s.prediction = trace.Predict(s.network, s.from.NetNS, p, o)
+	}
 	return ctx.Err()
+}
+
+// tooLong reports whether the sender's own kernel would refuse the packet
+// because it may not be fragmented.
+func tooLong(p trace.Prediction) bool {
+	for _, b := range p.Branches {
+		if b.Cause != nil && b.Cause.Reason == trace.ReasonMTU && b.Cause.Stage == trace.Socket {
+			return true
+		}
+	}
+	return false
 }
 
 // firstPlaces are namespaces that will be asked for in any case, so that they
