@@ -145,13 +145,21 @@ func newPassage(s sighting) *passage {
 // same namespace, further on. A hook whose priorities begin again is a new one.
 func (p *passage) takes(s *sighting) bool {
 	l := p.last()
-	if s.Inode != l.Inode || s.stage() != p.hop.Stage || s.device() != p.hop.Device || s.life != l.life {
+	if s.Inode != l.Inode || s.stage() != p.hop.Stage || s.device() != p.hop.Device || (s.life != l.life && !reassembled(l, s)) {
 		return false
 	}
 	if s.Point == skbtrace.Hook {
 		return l.Point == skbtrace.Hook && s.Priority > l.Priority && s.In == l.In && s.Out == l.Out
 	}
 	return l.Point != s.Point && order(l.Point) < order(s.Point)
+}
+
+// reassembled reports whether a packet is the one that a fragment became part
+// of: connection tracking puts them together within a hook, in the memory of the
+// fragment that came last (net/ipv4/ip_fragment.c, ip_frag_reasm).
+func reassembled(part, whole *sighting) bool {
+	more := func(s *sighting) bool { return s.packet.IP.MoreFragments || s.packet.Outer.MoreFragments }
+	return part.Point == skbtrace.Hook && whole.Point == skbtrace.Hook && more(part) && !more(whole)
 }
 
 // order is the order of the two points at a device.
