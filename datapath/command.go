@@ -89,6 +89,10 @@ func (l Link) AddCommand() string {
 // String is the attributes as `ip link add … type vxlan` takes them.
 func (v VXLANAttrs) String() string {
 	var w words
+	if v.External {
+		w.add("gpe", "external", "dstport", strconv.Itoa(v.Port))
+		return w.String()
+	}
 	w.add("id", strconv.Itoa(v.VNI))
 	w.addIf(v.Local.IsValid(), "local", v.Local.String())
 	w.addIf(v.Device != "", "dev", v.Device)

@@ -79,6 +79,10 @@ type VXLANAttrs struct {
 	Local    netip.Addr
 	Device   string // underlay device
 	Learning bool
+	// External: a VXLAN-GPE device for IP packets, of every VNI, without remotes
+	// of its own; programs decide where it sends (`gpe external`). VNI, Local and
+	// Device mean nothing then.
+	External bool
 }
 
 // RouteProtocol is a value of rtm_protocol (linux include/uapi/linux/rtnetlink.h).

@@ -3,6 +3,8 @@ package datapath
 import (
 	"fmt"
 	"strings"
+
+	"slipway/topology"
 )
 
 // String shows the whole configuration as a script: the node's name, the
@@ -35,7 +37,11 @@ func (c NodeConfig) processes() []string {
 }
 
 func (t UDPTunnel) lines() []string {
-	out := []string{fmt.Sprintf("udp tunnel %s mtu %d local %s network %s (%s)", t.Device, t.MTU, t.Local, t.Network, t.Implementation)}
+	dev := ""
+	if t.Implementation == topology.UDPeBPF { // a process leaves the device to the routes
+		dev = " dev " + t.Underlay
+	}
+	out := []string{fmt.Sprintf("udp tunnel %s mtu %d local %s%s network %s (%s)", t.Device, t.MTU, t.Local, dev, t.Network, t.Implementation)}
 	for _, l := range t.Leases {
 		out = append(out, fmt.Sprintf("  lease %s at %s", l.Subnet, l.Remote))
 	}

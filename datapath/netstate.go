@@ -202,7 +202,7 @@ type SocketState struct {
 // UDPTunnelState is a flannel UDP backend with whether it works.
 type UDPTunnelState struct {
 	UDPTunnel
-	// Running: a process serves the TUN.
+	// Running: a process serves the TUN, or the programs are attached.
 	Running bool   `json:"running"`
 	Problem string `json:"problem,omitempty"` // why not
 }

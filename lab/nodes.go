@@ -2,14 +2,11 @@ package lab
 
 import (
 	"context"
-	"fmt"
 
 	"golang.org/x/sync/errgroup"
 
 	"slipway/datapath"
-	"slipway/datapath/bpf"
 	"slipway/datapath/linux"
-	"slipway/topology"
 )
 
 // applyNodes makes every node's and router's kernel equal to its configuration.
@@ -45,7 +42,7 @@ func (b *box) applyNode(ctx context.Context, cfg datapath.NodeConfig) (datapath.
 	if err != nil {
 		return diff, err
 	}
-	did, err := b.applyIPIP(cfg)
+	did, err := b.applyPrograms(cfg)
 	return append(diff, did...), err
 }
 
@@ -55,59 +52,6 @@ func (b *box) openHost(node string) (*linux.Host, error) {
 		return nil, err
 	}
 	return linux.Open(p.ns, linux.Options{LockFile: filesOf(b.lab).xtables(node), MemoFile: filesOf(b.lab).rules(node)})
-}
-
-// applyIPIP attaches the eBPF programs where they are what encapsulates, and
-// takes them off where they are not.
-func (b *box) applyIPIP(cfg datapath.NodeConfig) (datapath.Diff, error) {
-	diff, err := b.auditIPIP(cfg)
-	if err != nil || len(diff) == 0 {
-		return nil, err
-	}
-	p, err := b.machinePlace(NSOfMachine(b.lab, cfg.Node))
-	if err != nil {
-		return nil, err
-	}
-	if diff[0].Action == datapath.Remove {
-		err = bpf.DetachIPIP(p.ns, formerIPIP)
-	} else {
-		err = bpf.AttachIPIP(p.ns, *cfg.IPIP)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("node %s: ipip: %w", cfg.Node, err)
-	}
-	return diff, nil
-}
-
-// formerIPIP is where programs may be that a node no longer wants. The one on
-// the underlay device outlives tunl0.
-var formerIPIP = datapath.IPIPTunnel{Device: "tunl0", Underlay: "eth0"}
-
-// auditIPIP says whether the eBPF programs have to come or go.
-func (b *box) auditIPIP(cfg datapath.NodeConfig) (datapath.Diff, error) {
-	p, err := b.machinePlace(NSOfMachine(b.lab, cfg.Node))
-	if err != nil {
-		return nil, err
-	}
-	if cfg.IPIP == nil || cfg.IPIP.Implementation != topology.IPIPeBPF {
-		left, err := bpf.IPIPLeft(p.ns, formerIPIP)
-		if err != nil || !left {
-			return nil, err
-		}
-		return ipipChange(cfg.Node, datapath.Remove), nil
-	}
-	on, err := bpf.IPIPAttached(p.ns, *cfg.IPIP)
-	if err != nil {
-		return nil, fmt.Errorf("node %s: ipip: %w", cfg.Node, err)
-	}
-	if on {
-		return nil, nil
-	}
-	return ipipChange(cfg.Node, datapath.Add), nil
-}
-
-func ipipChange(node string, a datapath.ChangeAction) datapath.Diff {
-	return datapath.Diff{{Node: node, Action: a, Object: "tunnel", Command: "tc filter: eBPF IPIP encapsulation on tunl0, decapsulation on eth0"}}
 }
 
 // audit reads every node back and returns what still separates it from its
@@ -134,6 +78,6 @@ func (b *box) auditNode(ctx context.Context, cfg datapath.NodeConfig) (datapath.
 	if err != nil {
 		return diff, err
 	}
-	ipip, err := b.auditIPIP(cfg)
-	return append(diff, ipip...), err
+	programs, err := b.auditPrograms(cfg)
+	return append(diff, programs...), err
 }

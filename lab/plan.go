@@ -96,7 +96,10 @@ func (p *plan) desired(u *underlay, inodes map[string]uint64) daemon.Desired {
 	}
 	for _, c := range p.all() {
 		ns := NSOfMachine(p.snapshot.Lab, c.Node)
-		n := daemon.Node{Name: c.Node, NetNS: ns, Inode: inodes[ns], UDPTunnel: c.UDPTunnel, Speaker: c.BGP}
+		n := daemon.Node{Name: c.Node, NetNS: ns, Inode: inodes[ns], Speaker: c.BGP}
+		if c.UDPTunnel != nil && c.UDPTunnel.Implementation != topology.UDPeBPF {
+			n.UDPTunnel = c.UDPTunnel
+		}
 		if c.IPIP != nil && c.IPIP.Implementation == topology.IPIPUserspace {
 			n.IPIP = c.IPIP
 		}

@@ -261,6 +261,11 @@ func resolve(st *State, s *topology.Snapshot, sup shape.Support) error {
 			st.Implementations["ipip"] += " (" + reason + ")"
 		}
 	case topology.FlannelUDP:
+		if s.Network.UDP.Implementation == topology.UDPeBPF {
+			if err := bpf.ProbeUDP(); err != nil {
+				return err
+			}
+		}
 		st.Implementations["udp"] = string(s.Network.UDP.Implementation)
 	}
 	if crowded(s) {

@@ -41,7 +41,7 @@ var enums = map[reflect.Type]enum{
 	reflect.TypeFor[ModeName]():           {"unknown-mode", words(ModeNames()...)},
 	reflect.TypeFor[Role]():               {"unknown-role", words(Roles()...)},
 	reflect.TypeFor[Components]():         {"unknown-value", words(ComponentsNone, ComponentsLight, ComponentsFull)},
-	reflect.TypeFor[UDPImplementation]():  {"unknown-value", words(UDPSimple, UDPBatched)},
+	reflect.TypeFor[UDPImplementation]():  {"unknown-value", words(UDPSimple, UDPBatched, UDPeBPF)},
 	reflect.TypeFor[BGPTopology]():        {"unknown-value", words(FullMesh, RouteReflectors)},
 	reflect.TypeFor[IPIPPolicy]():         {"unknown-value", words(IPIPAlways, IPIPCrossSubnet)},
 	reflect.TypeFor[IPIPImplementation](): {"unknown-value", words(IPIPAuto, IPIPKernel, IPIPeBPF, IPIPUserspace)},

@@ -42,7 +42,7 @@ var fieldDocs = map[string]fieldDoc{
 	"VXLAN.directRouting": {text: "Use plain routes between nodes of one segment.", value: false},
 
 	"UDP.port":           {text: "UDP port of the tunnels.", value: defaultUDPPort, min: 1, max: 65535},
-	"UDP.implementation": {text: "simple: one packet per system call, as flanneld does it; batched: many.", value: UDPBatched},
+	"UDP.implementation": {text: "simple: one packet per system call, as flanneld does it; batched: many; ebpf: in the kernel, by tc programs.", value: UDPBatched},
 
 	"BGP.asn":             {text: "The AS number of all speakers.", value: defaultASN, min: 1, max: 1<<32 - 2},
 	"BGP.topology":        {text: "Who peers with whom.", value: FullMesh},

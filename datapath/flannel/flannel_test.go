@@ -52,6 +52,12 @@ func TestDirectRouting(t *testing.T) {
 	plantest.Golden(t, "vxlan-direct-2rack", planAll(t, vxlan{}, s))
 }
 
+func TestUDPByPrograms(t *testing.T) {
+	s := plantest.ThreeNodes(topology.FlannelUDP)
+	s.Network.UDP.Implementation = topology.UDPeBPF
+	plantest.Golden(t, "udp-ebpf-3node", planAll(t, udp{}, s))
+}
+
 func TestHostGWNeedsOneSegment(t *testing.T) {
 	s := plantest.TwoRacks(topology.FlannelHostGW)
 	err := hostGW{}.Check(s)

@@ -12,7 +12,7 @@ import (
 const udpDevice = "flannel0"
 
 // udp carries packets through a TUN and a process that puts them, bare, into
-// UDP datagrams.
+// UDP datagrams; or tc programs do that, around a device of the same name.
 type udp struct{}
 
 // Name implements [datapath.Mode].
@@ -31,14 +31,10 @@ func (udp) Plan(s topology.Snapshot, name string) (datapath.NodeConfig, error) {
 		return cfg, err
 	}
 	port := uint16(s.Network.UDP.Port)
-	cfg.Links = append(cfg.Links, datapath.Link{
-		Name: udpDevice, Kind: datapath.TUN, MTU: int(s.Network.MTU),
-		Addresses: []netip.Prefix{netip.PrefixFrom(self.PodCIDR.Addr(), 32)},
-		VNetHdr:   s.Network.UDP.Implementation == topology.UDPBatched,
-	})
+	cfg.Links = append(cfg.Links, udpLink(s, self))
 	cfg.Routes = append(cfg.Routes, datapath.Route{Dst: s.Network.PodCIDR, Dev: udpDevice, Protocol: datapath.ProtoBoot})
 	cfg.UDPTunnel = &datapath.UDPTunnel{
-		Device: udpDevice, MTU: int(s.Network.MTU),
+		Device: udpDevice, Underlay: self.Interface.Name, MTU: int(s.Network.MTU),
 		Local:          netip.AddrPortFrom(self.Interface.Prefix.Addr(), port),
 		Implementation: s.Network.UDP.Implementation, Network: s.Network.PodCIDR,
 	}
@@ -48,6 +44,20 @@ func (udp) Plan(s topology.Snapshot, name string) (datapath.NodeConfig, error) {
 		})
 	}
 	return cfg, nil
+}
+
+// udpLink is a TUN for a process, and for the programs a device that takes bare
+// packets out of what they make of the datagrams (datapath/bpf/udp.c).
+func udpLink(s topology.Snapshot, self topology.NodeState) datapath.Link {
+	l := datapath.Link{
+		Name: udpDevice, Kind: datapath.TUN, MTU: int(s.Network.MTU),
+		Addresses: []netip.Prefix{netip.PrefixFrom(self.PodCIDR.Addr(), 32)},
+		VNetHdr:   s.Network.UDP.Implementation == topology.UDPBatched,
+	}
+	if s.Network.UDP.Implementation == topology.UDPeBPF {
+		l.Kind, l.VXLAN = datapath.VXLAN, &datapath.VXLANAttrs{Port: s.Network.UDP.Port, External: true}
+	}
+	return l
 }
 
 // PlanRouter implements [datapath.Mode].

@@ -139,6 +139,8 @@ func vxlanAttrs(data []byte) (x *datapath.VXLANAttrs, underlay int) {
 			x.Local = ipv4(v)
 		case vnl.IFLA_VXLAN_LEARNING:
 			x.Learning = u8(v) != 0
+		case vnl.IFLA_VXLAN_FLOWBASED:
+			x.External = u8(v) != 0
 		case vnl.IFLA_VXLAN_LINK:
 			underlay = int(u32(v))
 		}

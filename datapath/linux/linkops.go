@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -26,7 +27,25 @@ func (h *Host) addLink(want datapath.Link) error {
 			return err
 		}
 	}
+	if want.VXLAN != nil && want.VXLAN.External {
+		return h.setUpOnceFree(want.Name)
+	}
 	return h.setUp(want.Name)
+}
+
+// portPatience is how long a process may take to let go of a UDP port after its
+// TUN is gone.
+const portPatience = 3 * time.Second
+
+// setUpOnceFree brings up a device that opens a UDP port which the process that
+// served its predecessor is about to close.
+func (h *Host) setUpOnceFree(name string) error {
+	for deadline := time.Now().Add(portPatience); ; time.Sleep(time.Millisecond) {
+		err := h.setUp(name)
+		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 func (h *Host) makeLink(want datapath.Link) error {
@@ -46,6 +65,9 @@ func (h *Host) makeLink(want datapath.Link) error {
 		return h.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs})
 	case datapath.VXLAN:
 		v := want.VXLAN
+		if v.External {
+			return h.ns.Do(func() error { return nl.AddExternalGPE(want.Name, want.MTU, v.Port) })
+		}
 		under, err := h.nl.LinkByName(v.Device)
 		if err != nil {
 			return fmt.Errorf("underlay device %s: %w", v.Device, err)

@@ -94,7 +94,7 @@ func linkState(l netlink.Link, names map[int]string, prefixes []netip.Prefix) da
 	switch x := l.(type) {
 	case *netlink.Vxlan:
 		local, _ := netip.AddrFromSlice(x.SrcAddr)
-		out.VXLAN = &datapath.VXLANAttrs{VNI: x.VxlanId, Port: x.Port, Local: local.Unmap(), Device: names[x.VtepDevIndex], Learning: x.Learning}
+		out.VXLAN = &datapath.VXLANAttrs{VNI: x.VxlanId, Port: x.Port, Local: local.Unmap(), Device: names[x.VtepDevIndex], Learning: x.Learning, External: x.FlowBased}
 	case *netlink.Tuntap:
 		out.Type = x.Mode.String()
 		out.Kind = datapath.LinkKind(out.Type)

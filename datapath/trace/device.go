@@ -34,12 +34,12 @@ func (w *walk) transmit(pl *place, dev *datapath.Device, s *skb) end {
 		return w.receive(pl, dev.Name, s)
 	case dev.Kind == "bridge":
 		return w.bridgeTransmit(pl, dev, s)
+	case servesUDPTunnel(pl, dev):
+		return w.udpTransmit(pl, dev, s)
 	case dev.Kind == "vxlan" && dev.VXLAN != nil:
 		return w.vxlanTransmit(pl, dev, s)
 	case ipip:
 		return w.ipipTransmit(pl, dev, s)
-	case servesUDPTunnel(pl, dev):
-		return w.udpTransmit(pl, dev, s)
 	}
 	return w.cross(pl, dev, s)
 }
@@ -76,7 +76,7 @@ func deviceDown(pl *place, dev *datapath.Device, ipip bool) *fault {
 func (w *walk) program(name, dev string) *fault {
 	kind, _, _ := strings.Cut(name, " ")
 	switch kind {
-	case "slipway-ipip-encap", "slipway-ipip-decap":
+	case "slipway-ipip-encap", "slipway-ipip-decap", "slipway-udp-encap", "slipway-udp-decap":
 		return nil
 	case "slipway-loss":
 		w.note("%s loses packets at random (%s); the prediction is for one that is not lost", dev, name)
@@ -132,6 +132,9 @@ func (w *walk) receive(pl *place, device string, s *skb) end {
 	if takesIPIP(pl, dev, s) {
 		return w.ipipDecap(pl, dev, s)
 	}
+	if takesProgrammedUDP(pl, dev, s) {
+		return w.stop(pl, s, Hop{Stage: Ingress, Device: device}, programmedUDP(pl))
+	}
 	for _, prog := range dev.Ingress {
 		if flt := w.program(prog, dev.Name); flt != nil {
 			return w.stop(pl, s, at, flt)
@@ -158,7 +161,7 @@ func notForwardable(pl *place, dev *datapath.Device, s *skb) *fault {
 			reason: ReasonDeviceDown, table: "link", rule: dev.Name + " state DOWN",
 			text: fmt.Sprintf("device %s is down", dev.Name), hint: fmt.Sprintf("ip link set %s up on %s", dev.Name, pl.label()),
 		}
-	case dev.Kind == "veth" && dev.MTU > 0 && s.p.Length > dev.MTU+vlanSlack:
+	case dev.Kind == "veth" && dev.MTU > 0 && s.wire() > dev.MTU+vlanSlack:
 		return &fault{
 			reason: ReasonMTU, table: "link", rule: fmt.Sprintf("%s mtu %d", dev.Name, dev.MTU),
 			text: fmt.Sprintf("%s takes no packets longer than its MTU of %d; this one has %d bytes, and nobody tells the sender", dev.Name, dev.MTU, s.p.Length),

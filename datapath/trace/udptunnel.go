@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"slipway/datapath"
+	"slipway/topology"
 )
 
 // udpOverhead is what flannel's UDP backend adds to a packet: IPv4 and UDP.
@@ -29,6 +30,9 @@ func servedUDP(pl *place, p datapath.Packet) bool {
 func (w *walk) udpTransmit(pl *place, dev *datapath.Device, s *skb) end {
 	t := pl.st.UDPTunnel
 	at := Hop{Stage: Userspace, Device: dev.Name}
+	if t.Implementation == topology.UDPeBPF {
+		return w.stop(pl, s, Hop{Stage: Encap, Device: dev.Name, Hidden: true}, programmedUDP(pl))
+	}
 	if !t.Running {
 		return w.stop(pl, s, Hop{Stage: Egress, Device: dev.Name}, &fault{
 			reason: ReasonTunnelDown, table: "tunnel", rule: dev.Name,
@@ -47,10 +51,34 @@ func (w *walk) udpTransmit(pl *place, dev *datapath.Device, s *skb) end {
 	s.p.Mark = 0
 	outer := &skb{inner: s, tunnel: "udp", p: datapath.Packet{
 		Src: t.Local.Addr(), SPort: t.Local.Port(), Dst: lease.Remote.Addr(), DPort: lease.Remote.Port(),
-		Proto: "udp", TTL: pl.sysctlTTL(), Length: s.p.Length + udpOverhead,
+		Proto: "udp", TTL: pl.sysctlTTL(), Length: s.wire() + udpOverhead,
 	}}
 	at.Reason = fmt.Sprintf("the process behind %s finds %s in the lease %s of %s and sends the packet there by UDP", dev.Name, s.p.Dst, lease.Subnet, lease.Remote)
 	return w.sendOuter(pl, outer, "", at)
+}
+
+// programmedUDP is a tunnel of eBPF programs (datapath/bpf/udp.c), whose packets
+// are not followed: where the programs are, what goes in is unknown from there on;
+// where they are not, it is lost.
+func programmedUDP(pl *place) *fault {
+	t := pl.st.UDPTunnel
+	dev := pl.devices[t.Device]
+	if dev != nil && len(dev.Egress) == 0 {
+		return &fault{
+			reason: ReasonTunnelDown, table: "tunnel", rule: t.Device,
+			text: fmt.Sprintf("%s has no BPF program, and sends nothing without%s", t.Device, because(t.Problem)),
+			hint: "tc filter show dev " + t.Device + " egress on " + pl.label(),
+		}
+	}
+	return unknownFault("tunnel", t.Device, "the packet is in the hands of flannel-udp's BPF programs on %s and %s, which are not predicted%s", t.Device, t.Underlay, because(t.Problem))
+}
+
+// takesProgrammedUDP reports whether a packet is for the program on the underlay
+// device's ingress.
+func takesProgrammedUDP(pl *place, dev *datapath.Device, s *skb) bool {
+	t := pl.st.UDPTunnel
+	return t != nil && t.Implementation == topology.UDPeBPF && t.Underlay == dev.Name &&
+		s.p.Proto == "udp" && s.p.Dst == t.Local.Addr() && s.p.DPort == t.Local.Port()
 }
 
 // leaseOf finds the lease of a packet's destination by longest prefix.

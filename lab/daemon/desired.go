@@ -26,8 +26,8 @@ type Node struct {
 	NetNS string `json:"netns"`
 	// Inode identifies the namespace, as for pods.
 	Inode     uint64               `json:"inode"`
-	UDPTunnel *datapath.UDPTunnel  `json:"udpTunnel,omitempty"`
-	IPIP      *datapath.IPIPTunnel `json:"ipip,omitempty"` // only when user space relays it
+	UDPTunnel *datapath.UDPTunnel  `json:"udpTunnel,omitempty"` // unless eBPF programs carry it
+	IPIP      *datapath.IPIPTunnel `json:"ipip,omitempty"`      // only when user space relays it
 	Speaker   *datapath.Speaker    `json:"speaker,omitempty"`
 }
 

@@ -43,7 +43,11 @@ func (t tunnels) connections() []linux.ConntrackQuery {
 
 // addTunnels fills in the tunnels of a node, and whether they work.
 func (v *View) addTunnels(ctx context.Context, ns *netns.NS, node string, t tunnels, st *datapath.NetState) {
-	if t.udp != nil {
+	switch {
+	case t.udp == nil:
+	case t.udp.Implementation == topology.UDPeBPF:
+		st.UDPTunnel = programmedUDP(ns, *t.udp, st)
+	default:
 		st.UDPTunnel = v.udpTunnel(ctx, node, *t.udp, st)
 	}
 	if t.ipip != nil {
@@ -68,6 +72,26 @@ func (v *View) udpTunnel(ctx context.Context, node string, planned datapath.UDPT
 		out.Problem = "there is no " + out.Device
 	case d.Up && !d.Carrier: // a TUN has its carrier from the process that opened it
 		out.Problem = "no process has " + out.Device + " open"
+	default:
+		out.Running = true
+	}
+	return out
+}
+
+// programmedUDP says whether the programs that should carry a UDP tunnel do.
+func programmedUDP(ns *netns.NS, planned datapath.UDPTunnel, st *datapath.NetState) *datapath.UDPTunnelState {
+	out := &datapath.UDPTunnelState{UDPTunnel: planned}
+	d := st.Device(planned.Device)
+	attached, err := bpf.UDPAttached(ns, planned)
+	switch {
+	case d == nil:
+		out.Problem = "there is no " + planned.Device
+	case d.VXLAN == nil || !d.VXLAN.External || d.VXLAN.Port != int(planned.Local.Port()):
+		out.Problem = fmt.Sprintf("%s is not an external VXLAN-GPE device of port %d", planned.Device, planned.Local.Port())
+	case err != nil:
+		out.Problem = err.Error()
+	case !attached:
+		out.Problem = fmt.Sprintf("the BPF programs of %s and %s are not both there, or were loaded for another configuration", planned.Device, planned.Underlay)
 	default:
 		out.Running = true
 	}
