@@ -42,9 +42,15 @@ struct sk_buff {
 	__be16 protocol;
 	__u16 network_header;
 	__u16 mac_header;
-	__u32 tail; /* an offset from head on 64-bit machines */
+	__u32 tail; /* offsets from head on 64-bit machines */
+	__u32 end;
 	unsigned char *head;
 	unsigned char *data;
+};
+
+/* behind a packet's memory, at its end */
+struct skb_shared_info {
+	unsigned short gso_size;
 };
 
 struct nf_hook_state {

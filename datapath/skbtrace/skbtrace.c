@@ -35,6 +35,10 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 #define IP_OFFSET 0x1fff
 #define VXLAN_HEADER 8	    // RFC 7348
 #define ICMP_HEADER 8	    // RFC 792
+#define MAX_SEGMENTS 64	    // UDP_MAX_SEGMENTS of older kernels, include/linux/udp.h
+#define CARRIER 28	    // an IPv4 header without options and UDP's
+#define LEAST 28	    // of a packet: an IPv4 header and what upper reads behind it
+#define QUOTING 56	    // and what an ICMP error quotes at least
 
 // In the order of type Point in event.go.
 enum point { RECEIVE = 1, RX, QUEUE, XMIT, FREE, CONSUME, ICMP_SEND, HOOK };
@@ -88,6 +92,7 @@ const struct event *unused_event __attribute__((unused)); // for the generated G
 // Set before loading, in network order.
 volatile const __be16 vxlan_port;
 volatile const __be16 udp_port;
+volatile const bool read_segments; // not every kernel has bpf_dynptr_from_skb for tracepoints
 
 // Written by user space while the programs run.
 struct flow flows[MAX_FLOWS];
@@ -131,6 +136,7 @@ struct {
 } spaces SEC(".maps");
 
 extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
+extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dynptr *ptr) __ksym;
 
 // What is at that address, if it can be read; if not, zeros are.
 //
@@ -306,6 +312,87 @@ static __always_inline void look_at(const struct sk_buff *skb, __u32 at, struct 
 	}
 }
 
+// What is behind one header, packet after packet of one size.
+struct segments {
+	struct bpf_dynptr packet;
+	__u32 from, size, length; // counted from skb->data
+	struct look found;
+};
+
+// next_segment looks whether the one at from is wanted, and goes to the next if
+// not. It returns 1 to end.
+static long next_segment(__u32 i, struct segments *s)
+{
+	const void *zero = bpf_rdonly_cast(NULL, bpf_core_type_id_kernel(struct iphdr));
+	struct look l = {};
+	__u8 head[QUOTING];
+	__u32 end = QUOTING, next;
+
+	if (s->from >= s->length)
+		return 1;
+	if (bpf_dynptr_read(head, QUOTING, &s->packet, s->from, 0)) {
+		end = LEAST;
+		if (bpf_dynptr_read(head, LEAST, &s->packet, s->from, 0))
+			return 1;
+	}
+	next = look_at_one((const void *)head - zero, 0, end, &l);
+	if (next)
+		look_at_one((const void *)head - zero, next, end, &l);
+	if (l.wanted) {
+		s->found = l;
+		return 1;
+	}
+	s->from += s->size;
+	return 0;
+}
+
+// segment_wanted looks for a wanted packet among those that the process of a UDP
+// tunnel handed to the kernel as one, to be cut up (UDP_SEGMENT, udp(7)): they
+// are behind one header, and mostly in memory of their own. It returns where in
+// the packet that begins, counted from skb->data; 0 if none is wanted.
+//
+// Only here the packet is needed as the verifier trusts it.
+static __always_inline __u32 segment_wanted(const struct sk_buff *trusted, __u32 at, struct look *found)
+{
+	const struct sk_buff *skb = AT(sk_buff, trusted);
+	const struct iphdr *ip = AT(iphdr, skb->head + at);
+	struct segments s = {};
+	__u64 ahead;
+
+	if (!read_segments || !udp_port || ip->protocol != IPPROTO_UDP || *(const __u8 *)ip != 0x45)
+		return 0;
+	if (AT(udphdr, skb->head + at + sizeof(*ip))->dest != udp_port)
+		return 0;
+	s.size = AT(skb_shared_info, skb->head + skb->end)->gso_size;
+	ahead = (__u64)skb->data - (__u64)skb->head;
+	barrier_var(ahead); // pointers are subtracted in 64 bits only
+	s.from = at + CARRIER - (__u32)ahead;
+	s.length = skb->len;
+	if (!s.size || s.from > s.length)
+		return 0;
+	bpf_dynptr_from_skb((struct __sk_buff *)trusted, 0, &s.packet);
+	bpf_loop(MAX_SEGMENTS, next_segment, &s, 0);
+	if (!s.found.wanted)
+		return 0;
+	*found = s.found;
+	return s.from;
+}
+
+// take_segment puts the wanted packet in the place of the first one.
+static __always_inline void take_segment(struct event *e, const struct sk_buff *trusted, __u32 from)
+{
+	__u32 n = AT(sk_buff, trusted)->len - from;
+	struct bpf_dynptr packet;
+
+	if (!read_segments || !from)
+		return;
+	if (n > SNAP_LEN - CARRIER)
+		n = SNAP_LEN - CARRIER;
+	bpf_dynptr_from_skb((struct __sk_buff *)trusted, 0, &packet);
+	if (!bpf_dynptr_read(e->data + CARRIER, n, &packet, from, 0))
+		e->captured = CARRIER + n;
+}
+
 // learn makes the tuple wanted, and its answers.
 static __always_inline void learn(const struct tuple *t)
 {
@@ -387,9 +474,11 @@ static __always_inline bool strange_tcp(const struct sk_buff *skb, __u32 at)
 }
 
 // follow decides whether the packet is wanted and returns the namespace where
-// it is; 0 if it is not wanted. With inode the caller says where.
-static __always_inline __u64 follow(const struct sk_buff *skb, __u8 point, __u32 at, __u64 inode)
+// it is; 0 if it is not wanted. With inode the caller says where. It tells where
+// the wanted one begins if that is not the first of several.
+static __always_inline __u64 follow(const struct sk_buff *trusted, __u8 point, __u32 at, __u64 inode, __u32 *segment)
 {
+	const struct sk_buff *skb = AT(sk_buff, trusted);
 	struct look l = {};
 	struct track *t = NULL, now = {};
 	__u64 key = (__u64)skb;
@@ -397,6 +486,8 @@ static __always_inline __u64 follow(const struct sk_buff *skb, __u8 point, __u32
 	if (skb->protocol != bpf_htons(ETH_P_IP) || strange_tcp(skb, at))
 		return 0;
 	look_at(skb, at, &l);
+	if (!l.wanted)
+		*segment = segment_wanted(trusted, at, &l);
 	if (!l.wanted && !active())
 		return 0;
 	t = bpf_map_lookup_elem(&tracked, &key);
@@ -486,7 +577,8 @@ static __always_inline void device_point(const struct sk_buff *trusted, __u8 poi
 {
 	const struct sk_buff *skb = AT(sk_buff, trusted);
 	__u32 at = offset(skb, point);
-	__u64 inode = follow(skb, point, at, 0);
+	__u32 segment = 0;
+	__u64 inode = follow(trusted, point, at, 0, &segment);
 	struct event *e;
 
 	if (!inode)
@@ -494,6 +586,7 @@ static __always_inline void device_point(const struct sk_buff *trusted, __u8 poi
 	e = reserve(skb, point, at, inode);
 	if (!e)
 		return;
+	take_segment(e, trusted, segment);
 	add_device(e, skb);
 	submit(e);
 }
@@ -532,7 +625,8 @@ static __always_inline void end_point(const struct sk_buff *trusted, __u8 point,
 	static const char symbol[] = "%ps";
 	__u64 key = (__u64)skb, args[1] = {(__u64)location};
 	__u32 at = offset(skb, point);
-	__u64 inode = follow(skb, point, at, 0);
+	__u32 segment = 0;
+	__u64 inode = follow(trusted, point, at, 0, &segment);
 	struct event *e;
 
 	if (!inode)
@@ -541,6 +635,7 @@ static __always_inline void end_point(const struct sk_buff *trusted, __u8 point,
 	e = reserve(skb, point, at, inode);
 	if (!e)
 		return;
+	take_segment(e, trusted, segment);
 	add_device(e, skb);
 	e->reason = reason;
 	bpf_snprintf((char *)e->symbol, sizeof(e->symbol), symbol, args, sizeof(args));
@@ -570,7 +665,8 @@ int BPF_PROG(on_icmp_send, struct sk_buff *trusted, int type, int code)
 {
 	const struct sk_buff *skb = AT(sk_buff, trusted);
 	__u32 at = offset(skb, ICMP_SEND);
-	__u64 inode = follow(skb, ICMP_SEND, at, 0);
+	__u32 segment = 0;
+	__u64 inode = follow(trusted, ICMP_SEND, at, 0, &segment);
 	struct event *e;
 
 	if (!inode)
@@ -578,6 +674,7 @@ int BPF_PROG(on_icmp_send, struct sk_buff *trusted, int type, int code)
 	e = reserve(skb, ICMP_SEND, at, inode);
 	if (!e)
 		return 0;
+	take_segment(e, trusted, segment);
 	add_device(e, skb);
 	e->icmp_type = type;
 	e->icmp_code = code;
@@ -599,15 +696,16 @@ int on_hook(struct bpf_nf_ctx *ctx)
 	const struct nf_hook_state *state = AT(nf_hook_state, ctx->state);
 	const struct sk_buff *skb = AT(sk_buff, ctx->skb);
 	__u64 inode = state->net->ns.inum, key = (__u64)skb;
-	__u32 at = offset(skb, HOOK);
+	__u32 at = offset(skb, HOOK), segment = 0;
 	struct track *t;
 	struct event *e;
 
-	if (!follow(skb, HOOK, at, inode))
+	if (!follow(ctx->skb, HOOK, at, inode, &segment))
 		return NF_ACCEPT;
 	e = reserve(skb, HOOK, at, inode);
 	if (!e)
 		return NF_ACCEPT;
+	take_segment(e, ctx->skb, segment);
 	t = bpf_map_lookup_elem(&tracked, &key);
 	if (t)
 		e->slot = t->slot;

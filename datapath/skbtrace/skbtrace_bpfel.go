@@ -102,6 +102,7 @@ const (
 	skbtraceVarFlows           = "flows"
 	skbtraceVarLearned         = "learned"
 	skbtraceVarLost            = "lost"
+	skbtraceVarReadSegments    = "read_segments"
 	skbtraceVarUdpPort         = "udp_port"
 	skbtraceVarUnusedEvent     = "unused_event"
 	skbtraceVarVxlanPort       = "vxlan_port"
@@ -189,6 +190,7 @@ type skbtraceVariableSpecs struct {
 	Flows           *ebpf.VariableSpec `ebpf:"flows"`
 	Learned         *ebpf.VariableSpec `ebpf:"learned"`
 	Lost            *ebpf.VariableSpec `ebpf:"lost"`
+	ReadSegments    *ebpf.VariableSpec `ebpf:"read_segments"`
 	UdpPort         *ebpf.VariableSpec `ebpf:"udp_port"`
 	UnusedEvent     *ebpf.VariableSpec `ebpf:"unused_event"`
 	VxlanPort       *ebpf.VariableSpec `ebpf:"vxlan_port"`
@@ -243,6 +245,7 @@ type skbtraceVariables struct {
 	Flows           *ebpf.Variable `ebpf:"flows"`
 	Learned         *ebpf.Variable `ebpf:"learned"`
 	Lost            *ebpf.Variable `ebpf:"lost"`
+	ReadSegments    *ebpf.Variable `ebpf:"read_segments"`
 	UdpPort         *ebpf.Variable `ebpf:"udp_port"`
 	UnusedEvent     *ebpf.Variable `ebpf:"unused_event"`
 	VxlanPort       *ebpf.Variable `ebpf:"vxlan_port"`

@@ -82,15 +82,12 @@ func (t *Tracer) load(o Options) error {
 	if err != nil {
 		return err
 	}
-	own := parsed.Copy()
-	if err := errors.Join(
-		own.Variables[skbtraceVarVxlanPort].Set(networkOrder(o.Ports.VXLAN)),
-		own.Variables[skbtraceVarUdpPort].Set(networkOrder(o.Ports.UDP)),
-	); err != nil {
-		return err
-	}
-	if err := own.LoadAndAssign(&t.programs, nil); err != nil {
-		return fmt.Errorf("load: %w", err)
+	// Linux 6.11 lets tracepoints read what is not in a packet's first piece of
+	// memory; before, what a UDP tunnel sends together is not taken apart.
+	if err := t.loadWith(parsed, o, true); err != nil {
+		if err := t.loadWith(parsed, o, false); err != nil {
+			return fmt.Errorf("load: %w", err)
+		}
 	}
 	if err := t.programs.HookProgram.Put(uint32(0), t.programs.OnHook); err != nil {
 		return errors.Join(fmt.Errorf("set the hooks' program: %w", err), t.programs.Close())
@@ -100,6 +97,18 @@ func (t *Tracer) load(o Options) error {
 		return errors.Join(fmt.Errorf("open the ring buffer: %w", err), t.programs.Close())
 	}
 	return nil
+}
+
+func (t *Tracer) loadWith(parsed *ebpf.CollectionSpec, o Options, readSegments bool) error {
+	own := parsed.Copy()
+	if err := errors.Join(
+		own.Variables[skbtraceVarVxlanPort].Set(networkOrder(o.Ports.VXLAN)),
+		own.Variables[skbtraceVarUdpPort].Set(networkOrder(o.Ports.UDP)),
+		own.Variables[skbtraceVarReadSegments].Set(readSegments && o.Ports.UDP != 0),
+	); err != nil {
+		return err
+	}
+	return own.LoadAndAssign(&t.programs, nil)
 }
 
 // attach begins with the namespaces' hooks, which see nothing until the

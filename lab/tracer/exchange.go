@@ -11,6 +11,7 @@ import (
 	"slipway/datapath/observe"
 	"slipway/datapath/ruletrace"
 	"slipway/datapath/skbtrace"
+	"slipway/topology"
 )
 
 // send fires the probe under observation.
@@ -127,7 +128,11 @@ func (s *session) places(names []string) []observe.Place {
 
 func (s *session) ports() observe.Ports {
 	n := s.t.st.Snapshot.Network
-	return observe.Ports{UDP: uint16(n.UDP.Port), VXLAN: uint16(n.VXLAN.Port)} //nolint:gosec // checked by the cluster file
+	out := observe.Ports{VXLAN: uint16(n.VXLAN.Port)} //nolint:gosec // checked by the cluster file
+	if n.Mode == topology.FlannelUDP {                // looking into its datagrams takes longer to prepare
+		out.UDP = uint16(n.UDP.Port) //nolint:gosec // likewise
+	}
+	return out
 }
 
 // ruleFlows select the probe wherever it was rewritten before: by what is left
