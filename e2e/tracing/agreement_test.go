@@ -46,6 +46,8 @@ type pair struct {
 	from, to, proto string
 	// lost: it does not arrive even in a healthy lab.
 	lost bool
+	// size of the payload: more than fits a packet goes in fragments.
+	size int
 }
 
 // fewPairs are a pod, a node and the client outside to one destination of each
@@ -65,7 +67,9 @@ func fewPairs() []pair {
 		}
 		out = append(out, pair{from: from, to: "one:8080", proto: "tcp"}, pair{from: from, to: "one:7", proto: "udp"}, pair{from: from, to: "many:8080", proto: "tcp"})
 	}
-	return append(out, pair{from: "web", to: "one:8080", proto: "tcp"})
+	return append(out, pair{from: "web", to: "one:8080", proto: "tcp"},
+		pair{from: "client", to: "web", proto: "icmp", size: 3000}, pair{from: "client", to: "node02", proto: "icmp", size: 3000},
+		pair{from: "client", to: "one:7", proto: "udp", size: 2000})
 }
 
 func toPod(from, pod string) []pair {
@@ -110,7 +114,7 @@ func (l *testLab) allPairs() []pair {
 // agrees traces a pair.
 func (l *testLab) agrees(t *testing.T, p pair) bool {
 	t.Helper()
-	tr, said := l.trace(t, p.from, p.to, "--proto", p.proto)
+	tr, said := l.trace(t, p.from, p.to, "--proto", p.proto, "--size", strconv.Itoa(p.size))
 	want := trace.Delivered
 	if p.lost {
 		want = tr.PredictedVerdict
