@@ -32,17 +32,16 @@ func received(t testing.TB, p Place) (bytes, packets float64) {
 	return float64(s.RxBytes), float64(s.RxPackets)
 }
 
-// limit lets a place send no faster than bytes a second. The queue before it is
-// so deep that TCP loses nothing: what is held back behind a lost segment would
-// be received in bursts.
-func limit(t testing.TB, p Place, bytesPerSecond uint64) {
+// limit lets a place send no faster than bytes a second, with a queue of so many
+// bytes before it.
+func limit(t testing.TB, p Place, bytesPerSecond uint64, queue uint32) {
 	t.Helper()
 	h := testnet.Handle(t, p.NS)
 	l, err := h.LinkByName("eth0")
 	if err == nil {
 		err = h.QdiscAdd(&netlink.Tbf{
 			QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
-			Rate:       bytesPerSecond, Buffer: 16 << 10, Limit: 32 << 20,
+			Rate:       bytesPerSecond, Buffer: 16 << 10, Limit: queue,
 		})
 	}
 	if err != nil {

@@ -16,6 +16,11 @@ import (
 // loss of the network's.
 const receiveBuffer = 8 << 20
 
+// sendBuffer is what the sender may have under way, in bytes of kernel memory.
+// Over a veth pair a datagram counts as the sender's until the receiver's socket
+// has it; with the usual 208 KiB the sender would be measured falling asleep.
+const sendBuffer = 8 << 20
+
 // udpPackets sends small datagrams as fast as one thread can.
 func udpPackets(ctx context.Context, j Job) (Figures, error) { return udpStream(ctx, j) }
 
@@ -35,6 +40,9 @@ func udpStream(ctx context.Context, j Job) (Figures, error) {
 		return nil, err
 	}
 	defer client.close()
+	if err := unix.SetsockoptInt(int(client), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer); err != nil {
+		return nil, fmt.Errorf("enlarge send buffer at %s: %w", j.Client.Label, err)
+	}
 	mtu, err := unix.GetsockoptInt(int(client), unix.IPPROTO_IP, unix.IP_MTU)
 	if err != nil {
 		return nil, fmt.Errorf("read path MTU from %s to %s: %w", j.Client.Label, j.target(port), err)
