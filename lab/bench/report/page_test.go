@@ -201,9 +201,23 @@ func (b *browser) dotsStand(t *testing.T) {
 	}
 }
 
-// print makes a PDF, which draws the page in light colours.
+// print makes a PDF, which draws the page in light colours, and sees that charts
+// fit a sheet of A4: 180 mm are 680 pixels.
 func (b *browser) print(t *testing.T) {
 	t.Helper()
+	if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := chromedp.Do(b.ctx, chromedp.EmulateViewport(680, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	eval[chromedp.Void](t, b, `dispatchEvent(new Event("beforeprint"))`)
+	if got := eval[float64](t, b, `Math.max(...[...document.querySelectorAll(".chart svg")].map((s) => s.getBoundingClientRect().right))`); got > 680 {
+		t.Errorf("printed, charts reach to pixel %g of 680", got)
+	}
+	b.picture(t, "print")
+	eval[chromedp.Void](t, b, `dispatchEvent(new Event("afterprint"))`)
+	b.theme(t, "dark")
 	pdf, err := chromedp.Call(b.ctx, cdpage.PrintToPDF, cdpage.PrintToPDFParams{})
 	if err != nil {
 		t.Fatal(err)

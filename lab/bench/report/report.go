@@ -98,7 +98,8 @@ type Metric struct {
 // Summary is what rounds say together.
 type Summary struct {
 	Median float64 `json:"median"`
-	// Low and High are the interval of the median at Confidence, by bootstrap.
+	// Low and High are the interval of the median at Confidence, by bootstrap; of
+	// fewer than six rounds they are the lowest and the highest.
 	Low        float64 `json:"low"`
 	High       float64 `json:"high"`
 	Confidence float64 `json:"confidence"`

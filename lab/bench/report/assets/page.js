@@ -5,6 +5,7 @@
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const drawn = new Map(); // element → chart
+  let wanted = dark.matches, printing = false;
   const colour = (name) => getComputedStyle(root).getPropertyValue("--" + name).trim();
 
   // interval draws [row, median, low, high, open] as a bar with caps and a tick.
@@ -25,7 +26,7 @@
     const ratios = kind === "ratios";
     const bars = ratios ? chart.bars.filter((b) => b.ratio) : chart.bars;
     const rows = bars.map((b, i) => ratios ? [i, b.ratio.median, b.ratio.low, b.ratio.high, b.open] : [i, b.median, b.low, b.high, false]);
-    const ink = colour("ink"), soft = colour("soft"), line = colour("line");
+    const fontSize = printing ? 11 : 15, ink = colour("ink"), soft = colour("soft"), line = colour("line");
     const series = [{
       type: "custom", renderItem: interval, data: rows, z: 3, clip: false, encode: { x: [1, 2, 3], y: 0 },
       tooltip: { formatter: (p) => { const b = bars[p.value[0]], s = document.createElement("span"); s.textContent = b.variant + ": " + (ratios ? b.by : b.text + " " + chart.unit); return s; } },
@@ -39,11 +40,11 @@
       series[0].markLine = { symbol: "none", silent: true, animation: false, label: { show: false }, lineStyle: { color: ink, type: "dashed", width: 2 }, data: [{ xAxis: 1 }] };
     }
     return {
-      animation: false, textStyle: { color: ink, fontSize: 15 },
+      animation: false, textStyle: { color: ink, fontSize },
       grid: { left: 8, right: 24, top: 6, bottom: 4, containLabel: true },
-      tooltip: { trigger: "item", confine: true, backgroundColor: colour("raised"), borderColor: line, textStyle: { color: ink, fontSize: 15 } },
-      xAxis: { type: "value", min: 0, axisLabel: { color: soft, fontSize: 15, hideOverlap: true, formatter: (v) => (ratios ? "×" : "") + v }, axisLine: { show: true, lineStyle: { color: line } }, splitLine: { lineStyle: { color: line, opacity: 0.5 } } },
-      yAxis: { type: "category", inverse: true, data: bars.map((b) => ratios ? b.by : b.variant), axisTick: { show: false }, axisLabel: { color: ink, fontSize: 15, interval: 0 }, axisLine: { lineStyle: { color: line } } },
+      tooltip: { trigger: "item", confine: true, backgroundColor: colour("raised"), borderColor: line, textStyle: { color: ink, fontSize } },
+      xAxis: { type: "value", min: 0, axisLabel: { color: soft, fontSize, hideOverlap: true, formatter: (v) => (ratios ? "×" : "") + v }, axisLine: { show: true, lineStyle: { color: line } }, splitLine: { lineStyle: { color: line, opacity: 0.5 } } },
+      yAxis: { type: "category", inverse: true, data: bars.map((b) => ratios ? b.by : b.variant), axisTick: { show: false }, axisLabel: { color: ink, fontSize, interval: 0 }, axisLine: { lineStyle: { color: line } } },
       series,
     };
   };
@@ -59,16 +60,19 @@
   const all = [...document.querySelectorAll(".chart")];
   const drawAll = () => all.forEach(draw);
 
-  const theme = (isDark) => { root.classList.toggle("dark", isDark); drawAll(); };
-  theme(dark.matches);
+  // A sheet of A4 is light, and 680 pixels wide within its margins; page.css
+  // gives the columns of charts these widths.
+  const sheet = { figures: 400, ratios: 260, alone: 680 };
+  const show = () => { root.classList.toggle("dark", wanted && !printing); drawAll(); };
+  const size = () => drawn.forEach((c, e) => c.resize(printing ? { width: e.parentNode.matches(".alone") ? sheet.alone : sheet[e.dataset.kind] } : { width: "auto" }));
+  const theme = (isDark) => { wanted = isDark; show(); };
+  show();
   dark.addEventListener("change", (e) => theme(e.matches));
-  document.getElementById("theme").addEventListener("click", () => theme(!root.classList.contains("dark")));
-
-  const resize = () => drawn.forEach((c) => c.resize());
-  addEventListener("resize", resize);
-  let before = false;
-  addEventListener("beforeprint", () => { before = root.classList.contains("dark"); theme(false); resize(); });
-  addEventListener("afterprint", () => { theme(before); resize(); });
+  document.getElementById("theme").addEventListener("click", () => theme(!wanted));
+  addEventListener("resize", size);
+  const print = (on) => () => { printing = on; show(); size(); };
+  addEventListener("beforeprint", print(true));
+  addEventListener("afterprint", print(false));
 
   document.getElementById("save").addEventListener("click", () => {
     const a = document.createElement("a");
