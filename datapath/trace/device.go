@@ -16,7 +16,8 @@ func (w *walk) transmit(pl *place, dev *datapath.Device, s *skb) end {
 		at.Stage, at.Reason = Wire, "out of the underlay's switch by "+dev.Name
 	}
 	ipip := servesIPIP(pl, dev)
-	at.Hidden = ipip && ipipKind(pl, dev) == ipipEBPF // tc takes it before any device event
+	// tc takes it before any device event
+	at.Hidden = ipip && ipipKind(pl, dev) == ipipEBPF || servesUDPTunnel(pl, dev) && isProgrammed(pl.st.UDPTunnel)
 	if len(*w.hops()) >= w.maxHops {
 		return w.stop(pl, s, at, unknownFault("link", "", "the packet is still on its way after %d hops: it goes round in circles", w.maxHops))
 	}
@@ -132,8 +133,8 @@ func (w *walk) receive(pl *place, device string, s *skb) end {
 	if takesIPIP(pl, dev, s) {
 		return w.ipipDecap(pl, dev, s)
 	}
-	if takesProgrammedUDP(pl, dev, s) {
-		return w.stop(pl, s, Hop{Stage: Ingress, Device: device}, programmedUDP(pl))
+	if s.disguised = s.tunnel == "udp" && forProgram(pl, dev, s); !s.disguised && forProgram(pl, dev, s) {
+		return w.stop(pl, s, at, unknownFault("tunnel", device, "what flannel-udp's BPF program on %s does with a datagram that is not from a tunnel is not predicted", device))
 	}
 	for _, prog := range dev.Ingress {
 		if flt := w.program(prog, dev.Name); flt != nil {

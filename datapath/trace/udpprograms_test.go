@@ -1,7 +1,10 @@
 package trace_test
 
 import (
+	"fmt"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"slipway/datapath/trace"
 	"slipway/topology"
@@ -23,18 +26,33 @@ func programmed(t *testing.T) *planned {
 	return n
 }
 
-// What programs carry is not predicted, and everything else as if they were not there.
-func TestUDPProgramsAreUnknown(t *testing.T) {
+// Programs carry what processes do: everything arrives, encapsulated by flannel0
+// and past the sender's netfilter.
+func TestUDPPrograms(t *testing.T) {
 	n := programmed(t)
+	for _, from := range []string{"default/client", "default/web-0", "node01", "node02"} {
+		for _, p := range n.snap.Pods {
+			n.delivered(from, ping(p.Address))
+		}
+		for _, m := range n.snap.Nodes {
+			n.delivered(from, ping(m.Address))
+		}
+		n.shared(from, tcp(serviceIP, servicePort))
+	}
 	b := n.only("default/client", ping(n.podAddress("web-0")))
-	if b.Verdict != trace.Unknown || b.Cause == nil || b.Cause.Device != "flannel0" || b.Cause.Place != "node01" {
-		t.Errorf("through the tunnel: %s, %s", b.Verdict, cause(b.Cause))
+	var at []string
+	for _, h := range b.Hops {
+		if h.Place == "node01" && h.Packet.Outer != nil {
+			at = append(at, fmt.Sprint(h.Stage, " ", h.Device, " ", h.Packet.TTL))
+		}
 	}
-	for _, m := range n.snap.Nodes {
-		n.delivered("node01", ping(m.Address))
-		n.delivered("default/client", ping(m.Address))
+	// 64 of the pod, less one by the node that forwards, less one by the tunnel.
+	if diff := cmp.Diff([]string{"encap flannel0 62", "egress eth0 62"}, at); diff != "" {
+		t.Error(diff)
 	}
-	n.delivered("default/client", ping(n.podAddress("web-l")))
+	if last := b.Hops[len(b.Hops)-1].Packet.TTL; last != 60 {
+		t.Errorf("the packet arrives with TTL %d, want 60: forwarded twice, and through both ends of the tunnel", last)
+	}
 
 	// A datagram for the port is the program's, whoever sent it.
 	far, _ := n.snap.NodeByName("node02")
@@ -46,11 +64,21 @@ func TestUDPProgramsAreUnknown(t *testing.T) {
 }
 
 func TestUDPProgramsGone(t *testing.T) {
+	for _, where := range []string{"node01", "node02"} {
+		n := programmed(t)
+		n.states[where].UDPTunnel.Running = false
+		b := n.only("default/client", ping(n.podAddress("web-0")))
+		if b.Verdict != trace.Dropped || b.Cause == nil || b.Cause.Reason != trace.ReasonTunnelDown || b.Cause.Place != where {
+			t.Errorf("without the programs of %s: %s, %s", where, b.Verdict, cause(b.Cause))
+		}
+	}
+}
+
+func TestUDPProgramsWithoutLease(t *testing.T) {
 	n := programmed(t)
-	st := n.states["node01"]
-	st.UDPTunnel.Running, st.Device("flannel0").Egress = false, nil
-	b := n.only("default/client", ping(n.podAddress("web-0")))
-	if b.Verdict != trace.Dropped || b.Cause == nil || b.Cause.Reason != trace.ReasonTunnelDown || b.Cause.Place != "node01" {
-		t.Errorf("without the program: %s, %s", b.Verdict, cause(b.Cause))
+	n.states["node01"].UDPTunnel.Leases = nil
+	b := n.only("default/client", tcp(n.podAddress("web-0"), 80))
+	if b.Verdict != trace.Rejected || b.Cause == nil || b.Cause.Reason != trace.ReasonNoLease {
+		t.Errorf("%s, %s", b.Verdict, cause(b.Cause))
 	}
 }

@@ -30,8 +30,8 @@ func servedUDP(pl *place, p datapath.Packet) bool {
 func (w *walk) udpTransmit(pl *place, dev *datapath.Device, s *skb) end {
 	t := pl.st.UDPTunnel
 	at := Hop{Stage: Userspace, Device: dev.Name}
-	if t.Implementation == topology.UDPeBPF {
-		return w.stop(pl, s, Hop{Stage: Encap, Device: dev.Name, Hidden: true}, programmedUDP(pl))
+	if isProgrammed(t) {
+		return w.programTransmit(pl, dev, s)
 	}
 	if !t.Running {
 		return w.stop(pl, s, Hop{Stage: Egress, Device: dev.Name}, &fault{
@@ -57,27 +57,54 @@ func (w *walk) udpTransmit(pl *place, dev *datapath.Device, s *skb) end {
 	return w.sendOuter(pl, outer, "", at)
 }
 
-// programmedUDP is a tunnel of eBPF programs (datapath/bpf/udp.c), whose packets
-// are not followed: where the programs are, what goes in is unknown from there on;
-// where they are not, it is lost.
-func programmedUDP(pl *place) *fault {
-	t := pl.st.UDPTunnel
-	dev := pl.devices[t.Device]
-	if dev != nil && len(dev.Egress) == 0 {
-		return &fault{
-			reason: ReasonTunnelDown, table: "tunnel", rule: t.Device,
-			text: fmt.Sprintf("%s has no BPF program, and sends nothing without%s", t.Device, because(t.Problem)),
-			hint: "tc filter show dev " + t.Device + " egress on " + pl.label(),
-		}
-	}
-	return unknownFault("tunnel", t.Device, "the packet is in the hands of flannel-udp's BPF programs on %s and %s, which are not predicted%s", t.Device, t.Underlay, because(t.Problem))
+// programmedTTL is the outer packets' (datapath/bpf/udp.c, OUTER_TTL).
+const programmedTTL = 64
+
+// isProgrammed reports whether eBPF programs are what the tunnel consists of.
+func isProgrammed(t *datapath.UDPTunnelState) bool {
+	return t != nil && t.Implementation == topology.UDPeBPF
 }
 
-// takesProgrammedUDP reports whether a packet is for the program on the underlay
-// device's ingress.
-func takesProgrammedUDP(pl *place, dev *datapath.Device, s *skb) bool {
+// programTransmit is the program on flannel0's egress: it finds the packet's lease
+// and sends it by the underlay device, past netfilter (datapath/bpf/udp.c, udp_encap).
+func (w *walk) programTransmit(pl *place, dev *datapath.Device, s *skb) end {
 	t := pl.st.UDPTunnel
-	return t != nil && t.Implementation == topology.UDPeBPF && t.Underlay == dev.Name &&
+	at := Hop{Stage: Encap, Device: dev.Name}
+	if !t.Running {
+		return w.stop(pl, s, at, programsDown(pl))
+	}
+	lease := leaseOf(t, s)
+	if lease == nil {
+		return w.noLease(pl, dev, s, at)
+	}
+	if flt := spendTTL(s); flt != nil {
+		return w.stop(pl, s, at, flt)
+	}
+	s.forget()
+	outer := &skb{inner: s, tunnel: "udp", p: datapath.Packet{
+		Src: t.Local.Addr(), SPort: t.Local.Port(), Dst: lease.Remote.Addr(), DPort: lease.Remote.Port(),
+		Proto: "udp", TTL: programmedTTL, DF: true, Length: s.p.Length + udpOverhead, Mark: s.p.Mark,
+	}}
+	at.Action = EncapAction
+	at.Reason = fmt.Sprintf("the BPF program of %s finds %s in the lease %s of %s and sends the packet there by UDP", dev.Name, s.p.Dst, lease.Subnet, lease.Remote)
+	w.hop(pl, outer, at)
+	return w.redirectNeighbor(pl, outer, t.Underlay)
+}
+
+func programsDown(pl *place) *fault {
+	t := pl.st.UDPTunnel
+	return &fault{
+		reason: ReasonTunnelDown, table: "tunnel", rule: t.Device,
+		text: fmt.Sprintf("nothing serves %s%s", t.Device, because(t.Problem)),
+		hint: fmt.Sprintf("tc filter show dev %s egress and dev %s ingress on %s", t.Device, t.Underlay, pl.label()),
+	}
+}
+
+// forProgram reports whether a datagram is for the program on the underlay device's
+// ingress. Most that are not from a tunnel, it drops.
+func forProgram(pl *place, dev *datapath.Device, s *skb) bool {
+	t := pl.st.UDPTunnel
+	return isProgrammed(t) && t.Underlay == dev.Name &&
 		s.p.Proto == "udp" && s.p.Dst == t.Local.Addr() && s.p.DPort == t.Local.Port()
 }
 
@@ -132,6 +159,13 @@ func (w *walk) udpReceive(pl *place, _ *datapath.Device, outer *skb) end {
 		return w.stop(pl, s, at, flt)
 	}
 	s.smac, s.dmac = "", ""
+	if isProgrammed(pl.st.UDPTunnel) {
+		s.p.Mark = outer.p.Mark
+		at.Stage, at.Action = Decap, DecapAction
+		at.Reason = fmt.Sprintf("the packet inside is unwrapped and received by %s", device)
+		w.hop(pl, s, at)
+		return w.receive(pl, device, s)
+	}
 	at.Action, at.Reason = DecapAction, fmt.Sprintf("the process behind %s unwraps the packet and writes it to %s", device, device)
 	w.hop(pl, s, at)
 	return w.receive(pl, device, s)

@@ -33,6 +33,9 @@ type skb struct {
 	// fragment is how many bytes the first fragment has once the packet was cut;
 	// 0 if it is whole.
 	fragment int
+	// disguised is set between the program that makes a datagram one of VXLAN-GPE
+	// and the driver that takes it: no observer knows it there.
+	disguised bool
 }
 
 // wire is how many bytes a link has to carry at once. Connection tracking puts
@@ -149,7 +152,7 @@ func (w *walk) hop(pl *place, s *skb, h Hop) {
 	h.Node, h.Namespace, h.Place = pl.node(), pl.name, pl.label()
 	h.Probability = w.prob()
 	h.Packet = s.shown()
-	h.Hidden = h.Hidden || hiddenStages[h.Stage]
+	h.Hidden = h.Hidden || s.disguised || hiddenStages[h.Stage]
 	if h.Action == "" {
 		h.Action = Pass
 	}
