@@ -1,0 +1,134 @@
+package load
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestCostOfRequests(t *testing.T) {
+	client, server := wired(t)
+	w := Watch{
+		Spaces:    []Place{client, server},
+		Devices:   []Device{{client.NS, "eth0", "client/eth0"}, {server.NS, "eth0", "server/eth0"}},
+		Processes: []int{os.Getpid()},
+	}
+	before, err := w.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := measure(t, Job{Workload: UDPRequests, Client: client, Server: server, Duration: 300 * time.Millisecond})
+	after, err := w.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := after.Since(before)
+	// The namespaces are the test's alone: their counters are the requests'.
+	near(t, Figures{"in": float64(c.Protocols["server"]["Udp.InDatagrams"])}, "in", f[Rate]*0.3, 0.02)
+	if c.Protocols["client"]["Udp.OutDatagrams"] != c.Protocols["server"]["Udp.InDatagrams"] {
+		t.Errorf("%v", c.Protocols)
+	}
+	// This process did the work, for most of the time; the machine at least that,
+	// but for the coarseness of ticks.
+	own := c.Processes[os.Getpid()]
+	if c.Took < 300*time.Millisecond || own == 0 || c.CPU < own-5*tick || c.SoftIRQ > c.CPU || c.ContextSwitches == 0 {
+		t.Errorf("%+v", c)
+	}
+	g := c.Figures(0, 1000)
+	if g[DaemonCPUPerRequest] != own.Seconds()/1000 || g[CPUPerRequest] != c.CPU.Seconds()/1000 {
+		t.Errorf("%v", g)
+	}
+	if _, there := g[CPUPerGB]; there {
+		t.Error("nothing was carried and costs something")
+	}
+	for name := range c.Figures(1, 1) {
+		if _, ok := Means(name); !ok {
+			t.Errorf("nobody says what %q means", name)
+		}
+	}
+}
+
+func TestCostIsTheDifference(t *testing.T) {
+	at := time.Now()
+	before := Counts{at: at, machine: machineCounts{10 * tick, 3 * tick, 100}, drops: map[string]int64{"a": 5, "b": 1}, conntrack: map[string]int64{"a": 9},
+		protocols: map[string]map[string]int64{"a": {"Tcp.RetransSegs": 4, "Tcp.InSegs": 7}}}
+	after := Counts{at: at.Add(time.Second), machine: machineCounts{30 * tick, 4 * tick, 150}, drops: map[string]int64{"a": 8, "b": 1}, conntrack: map[string]int64{"a": 7},
+		protocols: map[string]map[string]int64{"a": {"Tcp.RetransSegs": 6, "Tcp.InSegs": 7}}}
+	want := Cost{
+		Took: time.Second, CPU: 20 * tick, SoftIRQ: tick, ContextSwitches: 50, Processes: map[int]time.Duration{},
+		Protocols: map[string]map[string]int64{"a": {"Tcp.RetransSegs": 2}}, Drops: map[string]int64{"a": 3}, Conntrack: map[string]int64{"a": -2},
+	}
+	got := after.Since(before)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	f := got.Figures(2e9, 0) // 0.2 s for two gigabytes
+	if f[CPUPerGB] != 0.1 || f[SwitchesPerGB] != 25 || f[DeviceDrops] != 3 || f[ConntrackEntries] != -2 {
+		t.Errorf("%v", f)
+	}
+}
+
+func TestWatchOfWhatIsNotThere(t *testing.T) {
+	client, _ := wired(t)
+	if _, err := (Watch{Devices: []Device{{client.NS, "eth9", "client/eth9"}}}).Read(); err == nil {
+		t.Error("a device that is not there was read")
+	}
+	if _, err := (Watch{Processes: []int{1 << 30}}).Read(); err == nil {
+		t.Error("a process that is not there was read")
+	}
+}
+
+func TestNatureOfDevice(t *testing.T) {
+	client, server := wired(t)
+	got, err := Device{client.NS, "eth0", "client/eth0"}.Nature()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What a veth pair has on by default, and GRO off (drivers/net/veth.c).
+	if diff := cmp.Diff(Nature{1500, "rx tx sg tso gso"}, got); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := (Device{server.NS, "eth9", "server/eth9"}).Nature(); err == nil {
+		t.Error("a device that is not there has a nature")
+	}
+}
+
+func TestParseMachine(t *testing.T) {
+	m, err := parseMachine("cpu  100 20 300 4000 50 6 70 8 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\nintr 5\nctxt 12345\n")
+	// Busy: user 100, nice 20, system 300, irq 6, softirq 70; not what a hypervisor took.
+	if err != nil || m != (machineCounts{4960 * time.Millisecond, 700 * time.Millisecond, 12345}) {
+		t.Errorf("%+v, %v", m, err)
+	}
+	for _, bad := range []string{"", "cpu 1 2", "cpu 1 2 3 x 5 6 7 8\nctxt 1", "cpu 1 2 3 4 5 6 x 8\nctxt 1\n", "cpu 1 2 3 4 5 6 7 8\n"} {
+		if m, err := parseMachine(bad); err == nil {
+			t.Errorf("%q gave %+v", bad, m)
+		}
+	}
+}
+
+func TestParseProcess(t *testing.T) {
+	used, err := parseProcess("42 (a) b) S 1 2 3 4 5 6 7 8 9 10 150 25 0 0")
+	if err != nil || used != 1750*time.Millisecond {
+		t.Errorf("%v, %v", used, err)
+	}
+	for _, bad := range []string{"", "42 (a) S 1", "42 (a) S 1 2 3 4 5 6 7 8 9 10 x 25"} {
+		if used, err := parseProcess(bad); err == nil {
+			t.Errorf("%q gave %v", bad, used)
+		}
+	}
+}
+
+func TestParseProtocols(t *testing.T) {
+	got := map[string]int64{}
+	err := parseProtocols("Tcp: RtoMin MaxConn RetransSegs\nTcp: 200 -1 7\nUdp: InErrors\nUdp: 3\n", got)
+	if diff := cmp.Diff(map[string]int64{"Tcp.RetransSegs": 7, "Udp.InErrors": 3}, got); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	for _, bad := range []string{"Tcp: A B\nTcp: 1\n", "Tcp: A\nUdp: 1\n", "Tcp: A\nTcp: x\n"} {
+		if err := parseProtocols(bad, map[string]int64{}); err == nil {
+			t.Errorf("%q was read", bad)
+		}
+	}
+}

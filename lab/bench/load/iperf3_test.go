@@ -1,0 +1,85 @@
+package load
+
+import (
+	"cmp"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func needIperf3(t testing.TB) {
+	t.Helper()
+	if _, err := exec.LookPath("iperf3"); err != nil {
+		t.Skip("needs iperf3")
+	}
+}
+
+func TestIperf3(t *testing.T) {
+	needIperf3(t)
+	client, server := wired(t)
+	const wire = 5_000_000 // bytes a second
+	limit(t, client, wire, 32<<20)
+	run := func(j Job) Figures {
+		j.Client, j.Server, j.Duration = client, server, time.Second
+		f, err := Iperf3{}.Run(t.Context(), j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%v", f)
+		return f
+	}
+	f := run(Job{Workload: TCPStream, Streams: 2, WarmUp: time.Second})
+	near(t, f, Throughput, wire*8*1448.0/1514, 0.1)
+	if f[Fairness] <= 0.5 || f[Fairness] > 1 {
+		t.Errorf("fairness %v", f[Fairness])
+	}
+	filtered(t, server, every10th...)
+	f = run(Job{Workload: UDPStream, Rate: 8e6, Size: 1000})
+	near(t, f, Loss, 0.1, 0.1)
+	near(t, f, Offered, 8e6, 0.05)
+	near(t, f, PacketRate, 900, 0.1)
+}
+
+func TestIperf3SaysWhatItCannot(t *testing.T) {
+	needIperf3(t)
+	client, server := wired(t)
+	_, err := Iperf3{}.Run(t.Context(), Job{Workload: TCPRequests, Client: client, Server: server, Duration: time.Second})
+	if err == nil || !strings.Contains(err.Error(), "cannot run it") {
+		t.Errorf("requests by iperf3 gave %v", err)
+	}
+	server.Addr = client.Addr // an address that the server does not have
+	_, err = Iperf3{}.Run(t.Context(), Job{Workload: TCPStream, Client: client, Server: server, Duration: time.Second})
+	if err == nil || !strings.Contains(err.Error(), "serve at server") {
+		t.Errorf("a server without its address gave %v", err)
+	}
+}
+
+// BenchmarkAgainstIperf3 measures one veth pair with the generator and with
+// iperf3, in turn, in writes of the same size. Each iteration is one round of
+// both; the ratio is the median of those of each round.
+func BenchmarkAgainstIperf3(b *testing.B) {
+	needIperf3(b)
+	client, server := wired(b)
+	j := Job{Workload: TCPStream, Client: client, Server: server, WarmUp: time.Second, Duration: time.Second}
+	var ours, theirs, ratios []float64
+	for b.Loop() {
+		o, err := Native{}.Run(b.Context(), j)
+		if err != nil {
+			b.Fatal(err)
+		}
+		t, err := Iperf3{}.Run(b.Context(), j)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ours, theirs = append(ours, o[Throughput]/1e9), append(theirs, t[Throughput]/1e9)
+		ratios = append(ratios, o[Throughput]/t[Throughput])
+	}
+	b.Logf("ours %.1f Gbit/s, iperf3 %.1f Gbit/s, ratios %.2f", ours, theirs, ratios)
+	b.ReportMetric(median(ours), "Gbit/s")
+	b.ReportMetric(median(theirs), "iperf3-Gbit/s")
+	b.ReportMetric(median(ratios), "ratio")
+}
+
+func median[T cmp.Ordered](all []T) T { return slices.Sorted(slices.Values(all))[len(all)/2] }
