@@ -114,6 +114,8 @@ var alike = [][]Reason{
 	{ReasonConntrackFull, ReasonRuleDrop}, // netfilter says that it dropped, not which part of it
 	{ReasonConntrackClash, ReasonRuleDrop},
 	{ReasonBridgeNetfilter, ReasonRuleDrop},
+	{ReasonNoLease, ReasonNoRoute},       // programs answer net unreachable, too
+	{ReasonNoLease, ReasonLoss},          // and drop ICMP, as any tc program may
 	{ReasonMartian, ReasonRPFilter},      // one check: fib_validate_source
 	{ReasonNoSuchHost, ReasonNoNeighbor}, // nobody answers ARP
 	{ReasonUnreachable, ReasonNoRoute},

@@ -83,7 +83,7 @@ func (w *walk) programTransmit(pl *place, dev *datapath.Device, s *skb) end {
 	s.forget()
 	outer := &skb{inner: s, tunnel: "udp", p: datapath.Packet{
 		Src: t.Local.Addr(), SPort: t.Local.Port(), Dst: lease.Remote.Addr(), DPort: lease.Remote.Port(),
-		Proto: "udp", TTL: programmedTTL, DF: true, Length: s.p.Length + udpOverhead, Mark: s.p.Mark,
+		Proto: "udp", TTL: programmedTTL, DF: true, Length: s.wire() + udpOverhead, Mark: s.p.Mark,
 	}}
 	at.Action = EncapAction
 	at.Reason = fmt.Sprintf("the BPF program of %s finds %s in the lease %s of %s and sends the packet there by UDP", dev.Name, s.p.Dst, lease.Subnet, lease.Remote)
