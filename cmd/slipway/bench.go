@@ -13,18 +13,6 @@ import (
 	"slipway/topology"
 )
 
-func (a *app) benchCmd() *cobra.Command {
-	c := &cobra.Command{
-		Use: "bench", Short: "Measure how fast and how big labs are",
-		Args: noCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	for _, sub := range []*cobra.Command{a.benchScaleCmd(), a.benchCompareCmd(), a.benchRenderCmd()} {
-		wrapArgs(sub)
-		c.AddCommand(sub)
-	}
-	return c
-}
-
 // The sizes of `bench scale`; --big adds the second ones.
 const (
 	somePods, manyPods         = 1_000, 10_000
