@@ -13,6 +13,7 @@ import (
 	"slipway/datapath/skbtrace"
 	"slipway/internal/netns"
 	"slipway/lab"
+	"slipway/lab/bench/load"
 	"slipway/topology"
 )
 
@@ -154,8 +155,8 @@ func (s *scale) attachedCost(ctx context.Context, name string, snap *topology.Sn
 	defer closeAll()
 	var without, with, ratio, control []float64
 	stream := func() (float64, error) {
-		r, err := Stream(ctx, client, server, streamRound, DefaultWriteSize)
-		return r.BitsPerSecond, err
+		f, err := load.Native{}.Run(ctx, load.Job{Workload: load.TCPStream, Client: client, Server: server, Duration: streamRound})
+		return f[load.Throughput], err
 	}
 	for round := range s.Rounds {
 		s.Progress.Phase(fmt.Sprintf("streams beside a tracer, round %d of %d", round+1, s.Rounds), 0)
@@ -191,7 +192,7 @@ func (s *scale) attachedCost(ctx context.Context, name string, snap *topology.Sn
 var nobody = datapath.Flow{Proto: "tcp", Src: netip.MustParseAddrPort("192.0.2.1:1"), Dst: netip.MustParseAddrPort("198.51.100.1:1")}
 
 // farPods opens two pods on different nodes.
-func farPods(name string, snap *topology.Snapshot) (client, server Endpoint, closeBoth func(), err error) {
+func farPods(name string, snap *topology.Snapshot) (client, server load.Place, closeBoth func(), err error) {
 	first := snap.Pods[0]
 	for _, p := range snap.Pods {
 		if p.Node == first.Node {
@@ -206,7 +207,7 @@ func farPods(name string, snap *topology.Snapshot) (client, server Endpoint, clo
 			return client, server, nil, errors.Join(err, a.Close())
 		}
 		both := func() { _, _ = a.Close(), b.Close() }
-		return Endpoint{a, first.Address, first.Key()}, Endpoint{b, p.Address, p.Key()}, both, nil
+		return load.Place{NS: a, Addr: first.Address, Label: first.Key()}, load.Place{NS: b, Addr: p.Address, Label: p.Key()}, both, nil
 	}
 	return client, server, nil, fmt.Errorf("all pods of lab %s are on one node", name)
 }

@@ -11,6 +11,7 @@ import (
 	"slipway/datapath/trace"
 	"slipway/lab"
 	"slipway/lab/bench"
+	"slipway/lab/bench/load"
 	"slipway/topology"
 )
 
@@ -72,7 +73,7 @@ type Result struct {
 // Run brings the labs up, traces and measures them, and takes them down again,
 // also when it fails or is interrupted.
 func Run(ctx context.Context, o Options) (res *Result, err error) {
-	res = &Result{WriteSize: bench.DefaultWriteSize, Rounds: o.Rounds}
+	res = &Result{WriteSize: load.DefaultWrite, Rounds: o.Rounds}
 	if !o.Keep {
 		defer func() { err = errors.Join(err, takeDown(ctx, res.Modes)) }()
 	}

@@ -2,11 +2,11 @@ package demo
 
 import (
 	"context"
-	"time"
 
 	"slipway/internal/netns"
 	"slipway/lab"
 	"slipway/lab/bench"
+	"slipway/lab/bench/load"
 	"slipway/topology"
 )
 
@@ -80,21 +80,21 @@ func (m *ModeResult) round(ctx context.Context, o Options, writeSize int) error 
 		return err
 	}
 	defer server.NS.Close() //nolint:errcheck // read-only descriptor
-	s, err := bench.Stream(ctx, client, server, o.Stream, writeSize)
+	s, err := load.Native{}.Run(ctx, load.Job{Workload: load.TCPStream, Client: client, Server: server, Duration: o.Stream, Write: writeSize})
 	if err != nil {
 		return err
 	}
-	m.rates = append(m.rates, s.BitsPerSecond)
-	h, err := bench.RequestResponse(ctx, client, server, o.Request, requestSize)
+	m.rates = append(m.rates, s[load.Throughput])
+	r, err := load.Native{}.Run(ctx, load.Job{Workload: load.TCPRequests, Client: client, Server: server, Duration: o.Request, Size: requestSize})
 	if err != nil {
 		return err
 	}
-	m.p50s = append(m.p50s, time.Duration(h.ValueAtQuantile(50)).Seconds())
-	m.p99s = append(m.p99s, time.Duration(h.ValueAtQuantile(99)).Seconds())
+	m.p50s = append(m.p50s, r[load.P50])
+	m.p99s = append(m.p99s, r[load.P99])
 	return nil
 }
 
-func endpoint(labName string, p topology.Pod) (bench.Endpoint, error) {
+func endpoint(labName string, p topology.Pod) (load.Place, error) {
 	ns, err := netns.Open(lab.NSOfPod(labName, p.Key()))
-	return bench.Endpoint{NS: ns, Addr: p.Address, Label: p.Key()}, err
+	return load.Place{NS: ns, Addr: p.Address, Label: p.Key()}, err
 }
