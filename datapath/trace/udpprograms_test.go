@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"slipway/datapath"
 	"slipway/datapath/trace"
 	"slipway/topology"
 )
@@ -64,9 +65,13 @@ func TestUDPPrograms(t *testing.T) {
 }
 
 func TestUDPProgramsGone(t *testing.T) {
-	for _, where := range []string{"node01", "node02"} {
+	for where, harm := range map[string]func(*datapath.NetState){
+		"node01": func(st *datapath.NetState) { st.Device("flannel0").Egress = nil },
+		"node02": func(st *datapath.NetState) { st.Device("eth0").Ingress = nil },
+	} {
 		n := programmed(t)
 		n.states[where].UDPTunnel.Running = false
+		harm(n.states[where])
 		b := n.only("default/client", ping(n.podAddress("web-0")))
 		if b.Verdict != trace.Dropped || b.Cause == nil || b.Cause.Reason != trace.ReasonTunnelDown || b.Cause.Place != where {
 			t.Errorf("without the programs of %s: %s, %s", where, b.Verdict, cause(b.Cause))
@@ -79,6 +84,15 @@ func TestUDPProgramsWithoutLease(t *testing.T) {
 	n.states["node01"].UDPTunnel.Leases = nil
 	b := n.only("default/client", tcp(n.podAddress("web-0"), 80))
 	if b.Verdict != trace.Rejected || b.Cause == nil || b.Cause.Reason != trace.ReasonNoLease {
+		t.Errorf("%s, %s", b.Verdict, cause(b.Cause))
+	}
+}
+
+// Programs that are there, but not all or not the right ones, may do anything.
+func TestUDPProgramsInDoubt(t *testing.T) {
+	n := programmed(t)
+	n.states["node01"].UDPTunnel.Running = false
+	if b := n.only("default/client", ping(n.podAddress("web-0"))); b.Verdict != trace.Unknown {
 		t.Errorf("%s, %s", b.Verdict, cause(b.Cause))
 	}
 }

@@ -2,6 +2,8 @@ package trace
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"slipway/datapath"
 	"slipway/topology"
@@ -21,7 +23,12 @@ func servesUDPTunnel(pl *place, dev *datapath.Device) bool {
 // servedUDP reports whether the tunnel's process has the packet's port open.
 func servedUDP(pl *place, p datapath.Packet) bool {
 	t := pl.st.UDPTunnel
-	return t != nil && t.Running && t.Local.Port() == p.DPort && (unspecified(t.Local.Addr()) || t.Local.Addr() == p.Dst)
+	running := t != nil && t.Running
+	if isProgrammed(t) { // taking in needs no leases
+		under := pl.devices[t.Underlay]
+		running = under != nil && slices.ContainsFunc(under.Ingress, func(name string) bool { return strings.HasPrefix(name, "slipway-udp-decap") })
+	}
+	return running && t.Local.Port() == p.DPort && (unspecified(t.Local.Addr()) || t.Local.Addr() == p.Dst)
 }
 
 // udpTransmit is flannel's UDP backend at the sending node: a process reads the
@@ -70,8 +77,11 @@ func isProgrammed(t *datapath.UDPTunnelState) bool {
 func (w *walk) programTransmit(pl *place, dev *datapath.Device, s *skb) end {
 	t := pl.st.UDPTunnel
 	at := Hop{Stage: Encap, Device: dev.Name}
-	if !t.Running {
+	switch {
+	case len(dev.Egress) == 0:
 		return w.stop(pl, s, at, programsDown(pl))
+	case !t.Running: // with which leases is not known
+		return w.stop(pl, s, at, unknownFault("tunnel", dev.Name, "the BPF programs are not as they should be%s", because(t.Problem)))
 	}
 	lease := leaseOf(t, s)
 	if lease == nil {
