@@ -7,7 +7,8 @@ import (
 
 // Conclude fills in what follows from the rounds: every metric's summary, its
 // ratio to the same metric of the variant control where that ran the same
-// workload on the same path, and the warnings. It can be called again.
+// workload on the same path, and the warnings. It belongs to the end of a run:
+// whether more rounds are needed [Summarize] and [Narrow] tell meanwhile.
 func (r *Report) Conclude(control string) {
 	r.APIVersion, r.Kind = APIVersion, Kind
 	for i := range r.Series {

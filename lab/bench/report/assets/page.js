@@ -6,7 +6,11 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const drawn = new Map(); // element → chart
   let wanted = dark.matches, printing = false;
-  const colour = (name) => getComputedStyle(root).getPropertyValue("--" + name).trim();
+  // Styles and widths are read once for all charts: each reading between two
+  // drawings would make the browser lay the page out again.
+  let palette = {};
+  const colour = (name) => palette[name];
+  const look = () => { const style = getComputedStyle(root); for (const n of ["ink", "soft", "line", "raised", "bar", "dot", "open"]) palette[n] = style.getPropertyValue("--" + n).trim(); };
 
   // interval draws [row, median, low, high, open] as a bar with caps and a tick.
   const interval = (params, api) => {
@@ -49,28 +53,32 @@
     };
   };
 
-  const draw = (element) => {
-    const { group, chart, kind } = element.dataset, data = charts[group][chart];
-    if (!drawn.has(element)) {
-      element.style.height = 44 + 52 * data.bars.length + "px";
-      drawn.set(element, echarts.init(element, null, { renderer: "svg" }));
-    }
-    drawn.get(element).setOption(options(data, kind), true);
-  };
   const all = [...document.querySelectorAll(".chart")];
-  const drawAll = () => all.forEach(draw);
+  const dataOf = (e) => charts[e.dataset.group][e.dataset.chart];
+  const heightOf = (e) => 44 + 52 * dataOf(e).bars.length;
+  for (const e of all) e.style.height = heightOf(e) + "px";
 
   // A sheet of A4 is light, and 680 pixels wide within its margins; page.css
   // gives the columns of charts these widths.
   const sheet = { figures: 400, ratios: 260, alone: 680 };
-  const show = () => { root.classList.toggle("dark", wanted && !printing); drawAll(); };
-  const size = () => drawn.forEach((c, e) => c.resize(printing ? { width: e.parentNode.matches(".alone") ? sheet.alone : sheet[e.dataset.kind] } : { width: "auto" }));
+  const widthOf = (e) => !printing ? e.clientWidth : e.parentNode.matches(".alone") ? sheet.alone : sheet[e.dataset.kind];
+  const size = () => { const widths = all.map(widthOf); all.forEach((e, i) => drawn.get(e).resize({ width: widths[i], height: heightOf(e) })); };
+  const show = () => {
+    root.classList.toggle("dark", wanted && !printing);
+    look();
+    const widths = all.map(widthOf);
+    all.forEach((e, i) => {
+      if (!drawn.has(e)) drawn.set(e, echarts.init(e, null, { renderer: "svg", width: widths[i], height: heightOf(e) }));
+      else drawn.get(e).resize({ width: widths[i], height: heightOf(e), silent: true });
+      drawn.get(e).setOption(options(dataOf(e), e.dataset.kind), true);
+    });
+  };
   const theme = (isDark) => { wanted = isDark; show(); };
   show();
   dark.addEventListener("change", (e) => theme(e.matches));
   document.getElementById("theme").addEventListener("click", () => theme(!wanted));
   addEventListener("resize", size);
-  const print = (on) => () => { printing = on; show(); size(); };
+  const print = (on) => () => { printing = on; show(); };
   addEventListener("beforeprint", print(true));
   addEventListener("afterprint", print(false));
 
