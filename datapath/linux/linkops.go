@@ -40,10 +40,18 @@ const portPatience = 3 * time.Second
 // setUpOnceFree brings up a device that opens a UDP port which the process that
 // served its predecessor is about to close.
 func (h *Host) setUpOnceFree(name string) error {
-	for deadline := time.Now().Add(portPatience); ; time.Sleep(time.Millisecond) {
+	over := time.After(portPatience)
+	again := time.NewTicker(time.Millisecond)
+	defer again.Stop()
+	for {
 		err := h.setUp(name)
-		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
+		if !errors.Is(err, unix.EADDRINUSE) {
 			return err
+		}
+		select {
+		case <-over:
+			return err
+		case <-again.C:
 		}
 	}
 }

@@ -139,7 +139,6 @@ func (b *modes) round(ctx context.Context, round int) error {
 	for _, g := range all {
 		add(g.s, g.f, round)
 	}
-	b.report.Conclude(string(b.Control))
 	return nil
 }
 
@@ -190,7 +189,7 @@ func (b *modes) settled() bool {
 	for _, s := range b.report.Series {
 		for _, w := range jobs {
 			for _, m := range s.Metrics {
-				if w.name == s.Workload && w.main == m.Name && !report.Narrow(m.Summary, narrow) {
+				if w.name == s.Workload && w.main == m.Name && !report.Narrow(report.Summarize(report.Values(m.Rounds), b.Seed), narrow) {
 					return false
 				}
 			}

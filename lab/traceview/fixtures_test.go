@@ -18,7 +18,6 @@ type walk struct {
 	place, node string
 	packet      datapath.Packet
 	chance      float64
-	sinces      int
 }
 
 // in moves the walk into another place.
