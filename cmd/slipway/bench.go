@@ -17,6 +17,7 @@ import (
 const (
 	somePods, manyPods         = 1_000, 10_000
 	someServices, manyServices = 1_000, 10_000
+	traceServices              = 5_000
 )
 
 func (a *app) benchScaleCmd() *cobra.Command {
@@ -66,6 +67,7 @@ Every figure is of real labs; on a busy machine they say so.`,
 
 // scaleOptions checks the flags and adds what does not come from them.
 func scaleOptions(o *bench.ScaleOptions, modes, parts []string) error {
+	o.TraceServices = traceServices
 	o.LabModes, o.PodModes, o.Parts = topology.ModeNames(), []topology.ModeName{topology.FlannelVXLAN}, bench.Parts()
 	if len(modes) > 0 {
 		o.LabModes = nil

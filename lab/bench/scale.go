@@ -39,6 +39,7 @@ type ScaleOptions struct {
 	Nodes              int   // of PartPods
 	Pods               []int // of PartPods, one lab after the other
 	Services           []int // of PartServices, likewise
+	TraceServices      int   // of PartTraces' lab of Nodes nodes
 	// Files are the examples: demo.yaml is PartLabs' cluster.
 	Files    map[string][]byte
 	Progress lab.Progress

@@ -58,7 +58,7 @@ func tiny(t *testing.T) ScaleOptions {
 	o := ScaleOptions{
 		Exe: exe, Parts: Parts(), Rounds: 1,
 		LabModes: []topology.ModeName{topology.FlannelVXLAN, topology.CalicoBGP}, PodModes: []topology.ModeName{topology.FlannelVXLAN},
-		Nodes: 2, Pods: []int{6}, Services: []int{4}, Files: map[string][]byte{},
+		Nodes: 2, Pods: []int{6}, Services: []int{4}, TraceServices: 3, Files: map[string][]byte{},
 	}
 	names, err := examples.Files.ReadDir(".")
 	for _, n := range names {
@@ -94,8 +94,8 @@ func TestScaleMeasuresRealLabs(t *testing.T) {
 		t.Fatal(err)
 	}
 	nothingLeft(t)
-	if len(r.Groups) != 3 {
-		t.Fatalf("%d groups, want 3", len(r.Groups))
+	if len(r.Groups) != len(Parts()) {
+		t.Fatalf("%d groups, want %d", len(r.Groups), len(Parts()))
 	}
 	bgp := r.Groups[0].Cases[1]
 	first, ready, converge := medianOf(t, bgp, "first up"), medianOf(t, bgp, "ready"), medianOf(t, bgp, "· converge")
@@ -126,6 +126,14 @@ func TestScaleMeasuresRealLabs(t *testing.T) {
 	// endpoint one with at least a DNAT rule, besides the entry into the chain.
 	if rules := medianOf(t, services, "rules on a node"); rules < 4*(1+3+3) {
 		t.Errorf("%v rules for 4 services of 3 endpoints", rules)
+	}
+	for _, c := range r.Groups[3].Cases {
+		if medianOf(t, c, "one trace") <= 0 || medianOf(t, c, "traces as predicted") != 1 {
+			t.Errorf("%s: one trace took %v ms, %v were as predicted", c.Name, medianOf(t, c, "one trace"), medianOf(t, c, "traces as predicted"))
+		}
+	}
+	if ratio := medianOf(t, r.Groups[3].Cases[0], "attached ÷ not"); ratio <= 0 {
+		t.Errorf("throughput beside a tracer, over that without: %v", ratio)
 	}
 	var table, markdown bytes.Buffer
 	if err := errors.Join(r.WriteTable(&table), r.WriteMarkdown(&markdown)); err != nil {

@@ -22,8 +22,6 @@ const (
 	traceMillis     = 300.0   // one trace in a lab of three nodes
 	bigTraceMillis  = 2_000.0 // and in one of many nodes and services
 	attachedAtLeast = 0.75    // of the throughput without a tracer
-	traceServices   = 5_000
-	tracedService   = "svc-04999" // the last one: its rule is found last
 	streamRound     = time.Second
 )
 
@@ -69,7 +67,7 @@ func (s *scale) smallTraces(ctx context.Context) (c Case, err error) {
 // bigTraces runs in a lab of many nodes and services.
 func (s *scale) bigTraces(ctx context.Context) (c Case, err error) {
 	name := s.labName("trace-big")
-	file, err := s.writeCluster(name, s.Nodes, workloadText(endpoints)+servicesText(traceServices))
+	file, err := s.writeCluster(name, s.Nodes, workloadText(endpoints)+servicesText(s.TraceServices))
 	if err != nil {
 		return c, err
 	}
@@ -82,7 +80,8 @@ func (s *scale) bigTraces(ctx context.Context) (c Case, err error) {
 			}
 		}
 		var err error
-		c.Figures, err = s.traceTimes(ctx, name, from, tracedService, bigTraceMillis)
+		last := fmt.Sprintf("svc-%05d", s.TraceServices-1) // its rule is found last
+		c.Figures, err = s.traceTimes(ctx, name, from, last, bigTraceMillis)
 		return c, err
 	})
 }
