@@ -41,6 +41,7 @@ const (
 	Chromium   Capability = "chromium" // a browser without a window
 	NFT        Capability = "nft"
 	Conntrack  Capability = "conntrack"
+	IPerf3     Capability = "iperf3"
 )
 
 // RequireEnv names the capabilities, separated by commas, whose absence is a

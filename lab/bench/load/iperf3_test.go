@@ -2,22 +2,16 @@ package load
 
 import (
 	"cmp"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"slipway/internal/testnet"
 )
 
-func needIperf3(t testing.TB) {
-	t.Helper()
-	if _, err := exec.LookPath("iperf3"); err != nil {
-		t.Skip("needs iperf3")
-	}
-}
-
 func TestIperf3(t *testing.T) {
-	needIperf3(t)
+	testnet.Need(t, testnet.IPerf3)
 	client, server := wired(t)
 	const wire = 5_000_000 // bytes a second
 	limit(t, client, wire, 32<<20)
@@ -43,7 +37,7 @@ func TestIperf3(t *testing.T) {
 }
 
 func TestIperf3SaysWhatItCannot(t *testing.T) {
-	needIperf3(t)
+	testnet.Need(t, testnet.IPerf3)
 	client, server := wired(t)
 	_, err := Iperf3{}.Run(t.Context(), Job{Workload: TCPRequests, Client: client, Server: server, Duration: time.Second})
 	if err == nil || !strings.Contains(err.Error(), "cannot run it") {
@@ -60,7 +54,7 @@ func TestIperf3SaysWhatItCannot(t *testing.T) {
 // iperf3, in turn, in writes of the same size. Each iteration is one round of
 // both; the ratio is the median of those of each round.
 func BenchmarkAgainstIperf3(b *testing.B) {
-	needIperf3(b)
+	testnet.Need(b, testnet.IPerf3)
 	client, server := wired(b)
 	j := Job{Workload: TCPStream, Client: client, Server: server, WarmUp: time.Second, Duration: time.Second}
 	var ours, theirs, ratios []float64
