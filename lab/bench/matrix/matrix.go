@@ -6,6 +6,8 @@ package matrix
 import (
 	"context"
 	"net/netip"
+	"slices"
+	"time"
 
 	"slipway/lab/bench/load"
 )
@@ -36,9 +38,22 @@ type Case struct {
 	Job load.Job
 	// Params stand beside the figures: "write": "128KiB".
 	Params map[string]string
-	// Main is the metric that decides on further rounds.
+	// Main is the metric that decides on further rounds, and stands for the case
+	// where there is room for one. Without it the first rounds are enough.
 	Main string
+	// Only names the beds that take part; empty: all that have the path.
+	Only []string
 }
+
+// in reports whether a bed of that name takes part.
+func (c Case) in(bed string) bool { return len(c.Only) == 0 || slices.Contains(c.Only, bed) }
+
+// Takes is how long one measurement of the case is expected to take.
+func (c Case) Takes() time.Duration { return c.Job.WarmUp + c.Job.Duration + aroundJob }
+
+// aroundJob is what a measurement takes beside its traffic: connections are made
+// and closed, and counters read before and after.
+const aroundJob = 40 * time.Millisecond
 
 // Ends is where a case runs in a bed.
 type Ends struct {
@@ -61,4 +76,34 @@ type Bed interface {
 	Watch() load.Watch
 	// Close takes the network down.
 	Close(ctx context.Context) error
+}
+
+// Progress is told what happens. A phase of total zero has no steps.
+type Progress interface {
+	Phase(name string, total int)
+	Step()
+}
+
+// Options say how to measure. MaxRounds, Budget, Narrow and Progress may be zero.
+type Options struct {
+	Runner    load.Runner
+	Generator string // the runner, for the report: "slipway", "iperf3 3.12"
+	Version   string // of the program, for the report
+	Rounds    int    // at least
+	MaxRounds int    // at most, while main metrics are not narrow; not more than Rounds if that is larger
+	// Narrow is how far the interval of a median may reach to either side, as a
+	// share of it, for no more rounds to be needed; zero is 0.05.
+	Narrow float64
+	// Budget bounds the run: no round is begun that would not end in it.
+	Budget time.Duration
+	// Control is the variant that ratios are to.
+	Control string
+	// Seed decides the order of beds and the bootstrap.
+	Seed     uint64
+	Progress Progress
+	// Before are the machine's facts from before the beds were made, which loads
+	// it; the zero value stands for those at the start of the run.
+	Before Machine
+	// CPUTimes replaces [ReadCPUTimes].
+	CPUTimes func() (CPUTimes, error)
 }

@@ -53,7 +53,8 @@ type Plan struct {
 	MaxRounds int      `json:"maxRounds"` // at most, while intervals are wide
 	RoundNs   int64    `json:"roundNs"`   // of one measurement
 	WarmUpNs  int64    `json:"warmUpNs"`
-	Seed      uint64   `json:"seed,omitempty"` // of the order of rounds and the bootstrap
+	BudgetNs  int64    `json:"budgetNs,omitempty"` // that the whole was to stay in
+	Seed      uint64   `json:"seed,omitempty"`     // of the order of rounds and the bootstrap
 }
 
 // Series is one workload on one path in one variant: a row of figures.
@@ -67,9 +68,11 @@ type Series struct {
 	// Params are what the workload was run with: "write": "128KiB", "streams": "4".
 	Params map[string]string `json:"params,omitempty"`
 	// MTU in bytes and offloads of the sender's device, printed with each figure.
-	MTU      int      `json:"mtu,omitempty"`
-	Offloads string   `json:"offloads,omitempty"` // "tso gso gro"
-	Metrics  []Metric `json:"metrics"`
+	MTU      int    `json:"mtu,omitempty"`
+	Offloads string `json:"offloads,omitempty"` // "tso gso gro"
+	// Main is the metric that stands for the series where there is room for one.
+	Main    string   `json:"main,omitempty"`
+	Metrics []Metric `json:"metrics"`
 }
 
 // Better says in which direction a metric is better.
