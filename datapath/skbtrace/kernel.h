@@ -51,6 +51,7 @@ struct sk_buff {
 /* behind a packet's memory, at its end */
 struct skb_shared_info {
 	unsigned short gso_size;
+	unsigned short gso_segs;
 };
 
 struct nf_hook_state {

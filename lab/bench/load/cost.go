@@ -26,6 +26,12 @@ const (
 	SwitchesPerRequest  = "context-switches-per-request"
 	ConntrackEntries    = "conntrack-entries" // more than before, in all namespaces looked at
 	DeviceDrops         = "device-drops"      // packets, at all devices looked at
+	Dropped             = "drops"             // packets that the kernel dropped in all namespaces looked at, for whatever reason
+	// DroppedBy begins the names of the parts of it, where there were any:
+	// "drops:NETFILTER_DROP". Without the kernel's reasons they are named by its
+	// counters, "drops:Udp.RcvbufErrors", and there is no sum, since one packet may
+	// be in several of them.
+	DroppedBy = "drops:"
 )
 
 // Device is a device of a namespace.
@@ -40,6 +46,9 @@ type Watch struct {
 	Spaces    []Place // whose protocol counters and connections; by label
 	Devices   []Device
 	Processes []int // by id: the lab's daemon
+	// Reasons gives the packets dropped in Spaces by reason, as
+	// skbtrace.CountDrops does; nil where the kernel cannot.
+	Reasons DropReasons
 }
 
 // Counts are the counters of a moment.
@@ -50,6 +59,7 @@ type Counts struct {
 	protocols map[string]map[string]int64
 	conntrack map[string]int64
 	drops     map[string]int64
+	reasons   map[string]map[string]int64 // nil where they are not known
 }
 
 // Cost is what was used between two moments.
@@ -64,6 +74,9 @@ type Cost struct {
 	Protocols map[string]map[string]int64
 	Conntrack map[string]int64 // entries more than before, by label; absent where there is no table
 	Drops     map[string]int64 // packets that devices dropped, by label, where some were
+	// DropsByReason are the packets that the kernel dropped, by label and by its
+	// own word for why, where some were; nil where it cannot say.
+	DropsByReason map[string]map[string]int64
 }
 
 // Read takes the counters of now.
@@ -89,6 +102,11 @@ func (w Watch) Read() (Counts, error) {
 		c.processes[pid] = used
 	}
 	var err error
+	if w.Reasons != nil {
+		if c.reasons, err = w.reasons(); err != nil {
+			return Counts{}, err
+		}
+	}
 	c.machine, err = readMachine()
 	c.at = time.Now()
 	return c, err
@@ -126,6 +144,14 @@ func (c Counts) Since(before Counts) Cost {
 	for label, counters := range c.protocols {
 		cost.Protocols[label] = moved(less(counters, before.protocols[label]))
 	}
+	if c.reasons != nil {
+		cost.DropsByReason = map[string]map[string]int64{}
+	}
+	for label, counts := range c.reasons {
+		if some := moved(less(counts, before.reasons[label])); len(some) > 0 {
+			cost.DropsByReason[label] = some
+		}
+	}
 	return cost
 }
 
@@ -148,6 +174,7 @@ func moved(m map[string]int64) map[string]int64 {
 func (c Cost) Figures(bytes, requests float64) Figures {
 	f := Figures{CPU: c.CPU.Seconds(), SoftIRQ: c.SoftIRQ.Seconds(), ContextSwitches: float64(c.ContextSwitches)}
 	f[DeviceDrops], f[ConntrackEntries] = sum(c.Drops), sum(c.Conntrack)
+	c.dropped(f)
 	if len(c.Processes) > 0 {
 		f[DaemonCPU] = 0
 		for _, used := range c.Processes {

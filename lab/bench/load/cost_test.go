@@ -2,10 +2,13 @@ package load
 
 import (
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"slipway/datapath/skbtrace"
 )
 
 func TestCostOfRequests(t *testing.T) {
@@ -70,6 +73,54 @@ func TestCostIsTheDifference(t *testing.T) {
 	if f[CPUPerGB] != 0.1 || f[SwitchesPerGB] != 25 || f[DeviceDrops] != 3 || f[ConntrackEntries] != -2 {
 		t.Errorf("%v", f)
 	}
+}
+
+// What a rule drops is counted with the kernel's reason, in its namespace, and is
+// what the receiver misses; without the kernel's reasons its counters tell.
+func TestDropsByReason(t *testing.T) {
+	client, server := wired(t)
+	counted, err := skbtrace.CountDrops()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer counted.Close() //nolint:errcheck // the test is over
+	w := Watch{Spaces: []Place{client, server}, Reasons: counted}
+	filtered(t, server, every10th...)
+	before, err := w.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := measure(t, Job{Workload: UDPRequests, Client: client, Server: server, Duration: 500 * time.Millisecond, Rate: 1000})
+	after, err := w.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := after.Since(before)
+	got := c.Figures(0, 0)
+	near(t, got, "drops:NETFILTER_DROP", f[Loss]*500, 0.1)
+	if there := c.DropsByReason["client"]["NETFILTER_DROP"]; there != 0 || got[Dropped] < got["drops:NETFILTER_DROP"] {
+		t.Errorf("%v", c.DropsByReason)
+	}
+	for name := range got {
+		if _, ok := Means(name); !ok {
+			t.Errorf("nobody says what %q means", name)
+		}
+	}
+	c = Cost{Protocols: map[string]map[string]int64{"a": {"Udp.RcvbufErrors": 4, "Udp.InDatagrams": 9}, "b": {"Udp.RcvbufErrors": 1}}}
+	if diff := cmp.Diff(map[string]float64{"drops:Udp.RcvbufErrors": 5}, named(c.Figures(0, 0), Dropped)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// named are the figures whose names begin so.
+func named(f Figures, prefix string) map[string]float64 {
+	out := map[string]float64{}
+	for name, v := range f {
+		if strings.HasPrefix(name, prefix) {
+			out[name] = v
+		}
+	}
+	return out
 }
 
 func TestWatchOfWhatIsNotThere(t *testing.T) {

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"strings"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -50,11 +51,14 @@ var meanings = map[string]Meaning{
 	CPU: {"s", "lower"}, SoftIRQ: {"s", "lower"}, ContextSwitches: {"", "lower"}, DaemonCPU: {"s", "lower"},
 	CPUPerGB: {"s/GB", "lower"}, SoftIRQPerGB: {"s/GB", "lower"}, DaemonCPUPerGB: {"s/GB", "lower"}, SwitchesPerGB: {"1/GB", "lower"},
 	CPUPerRequest: {"s", "lower"}, SoftIRQPerRequest: {"s", "lower"}, DaemonCPUPerRequest: {"s", "lower"}, SwitchesPerRequest: {"", "lower"},
-	ConntrackEntries: {"", ""}, DeviceDrops: {"", "lower"},
+	ConntrackEntries: {"", ""}, DeviceDrops: {"", "lower"}, Dropped: {"", "lower"},
 }
 
 // Means says how a metric that this package gives is read.
 func Means(metric string) (Meaning, bool) {
+	if strings.HasPrefix(metric, DroppedBy) {
+		metric = Dropped
+	}
 	m, ok := meanings[metric]
 	return m, ok
 }
