@@ -28,7 +28,7 @@ var layers = [][]string{
 	{"lab/journal", "lab/procs", "lab/shape", "lab/echo", "lab/clusterdns", "lab/podexec", "lab/graph"},
 	{"lab/daemon"},
 	{"lab"},
-	{"lab/bench/report", "lab/bench/load"},
+	{"lab/bench/report", "lab/bench/load", "lab/bench/footprint"},
 	{"lab/bench/matrix"},
 	{"lab/doctor", "lab/bench", "lab/netview", "lab/traceview"},
 	{"lab/bench/peers"},

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"slipway/lab"
+	"slipway/lab/bench/footprint"
 	"slipway/topology"
 )
 
@@ -49,11 +50,11 @@ func (s *scale) pods(ctx context.Context) (Group, error) {
 
 // podLab is what one big lab showed.
 type podLab struct {
-	empty            daemonCost // of a lab of the same nodes and one pod
+	empty            footprint.Daemon // of a lab of the same nodes and one pod
 	pods, nodes      int
 	first, again     upRun
-	before, after    memory
-	daemon           daemonCost
+	before, after    footprint.Memory
+	daemon           footprint.Daemon
 	answers          answers
 	down             ran
 	tornDown         time.Duration
@@ -85,7 +86,7 @@ func (s *scale) podCase(ctx context.Context, n int, mode topology.ModeName) (Cas
 		notes = append(notes, name+": "+l.answers.wrong)
 	}
 	if !l.tornDownToTheEnd {
-		notes = append(notes, fmt.Sprintf("%s: the kernel was still tearing namespaces down when %s were over; what came after was disturbed by it.", name, tearDownPatience))
+		notes = append(notes, fmt.Sprintf("%s: the kernel was still tearing namespaces down when %s were over; what came after was disturbed by it.", name, footprint.TearDownPatience))
 	}
 	return Case{Name: name, Figures: l.figures()}, notes, nil
 }
@@ -96,18 +97,18 @@ const memoryAPod = int64((podKernelKB + podDaemonKB) * 1.5 * 1024)
 
 // enoughMemory fails if the machine cannot hold a lab of so many pods.
 func enoughMemory(pods int) error {
-	m, err := readMemory()
+	m, err := footprint.ReadMemory()
 	if err != nil {
 		return err
 	}
-	if need := int64(pods) * memoryAPod; m.available < need {
-		return fmt.Errorf("it could need %.1f GB of memory, and %.1f GB are available", float64(need)/1e9, float64(m.available)/1e9)
+	if need := int64(pods) * memoryAPod; m.Available < need {
+		return fmt.Errorf("it could need %.1f GB of memory, and %.1f GB are available", float64(need)/1e9, float64(m.Available)/1e9)
 	}
 	return nil
 }
 
 // emptyLab reads the daemon's cost in a lab of all nodes and one pod.
-func (s *scale) emptyLab(ctx context.Context, mode topology.ModeName) (c daemonCost, err error) {
+func (s *scale) emptyLab(ctx context.Context, mode topology.ModeName) (c footprint.Daemon, err error) {
 	name := s.labName(string(mode)) + "-0"
 	if err := refuseTaken(name); err != nil {
 		return c, err
@@ -117,20 +118,20 @@ func (s *scale) emptyLab(ctx context.Context, mode topology.ModeName) (c daemonC
 	if err != nil {
 		return c, err
 	}
-	alive, _, err := namespacesAlive()
+	alive, _, err := footprint.NamespacesAlive()
 	if err != nil {
 		return c, err
 	}
 	defer func() {
 		err = errors.Join(err, takeDown(ctx, name))
 		if err == nil {
-			_, _, err = awaitTearDown(ctx, alive)
+			_, _, err = footprint.AwaitTearDown(ctx, alive)
 		}
 	}()
 	if _, err := s.program.up(ctx, file, name, mode); err != nil {
 		return c, err
 	}
-	return readDaemon(ctx, name)
+	return footprint.ReadDaemon(ctx, name)
 }
 
 // podLab measures one lab from nothing to nothing.
@@ -139,11 +140,11 @@ func (s *scale) podLab(ctx context.Context, file, name string, mode topology.Mod
 		return l, err
 	}
 	s.Progress.Phase(fmt.Sprintf("%d pods, %s: up", pods, mode), 0)
-	alive, _, err := namespacesAlive()
+	alive, _, err := footprint.NamespacesAlive()
 	if err != nil {
 		return l, err
 	}
-	if l.before, err = settledMemory(ctx); err != nil {
+	if l.before, err = footprint.SettledMemory(ctx); err != nil {
 		return l, err
 	}
 	defer func() { err = errors.Join(err, takeDown(ctx, name)) }()
@@ -151,10 +152,10 @@ func (s *scale) podLab(ctx context.Context, file, name string, mode topology.Mod
 		return l, err
 	}
 	l.pods, l.nodes = l.first.result.Pods, l.first.result.Nodes
-	if l.after, err = settledMemory(ctx); err != nil {
+	if l.after, err = footprint.SettledMemory(ctx); err != nil {
 		return l, err
 	}
-	if l.daemon, err = readDaemon(ctx, name); err != nil {
+	if l.daemon, err = footprint.ReadDaemon(ctx, name); err != nil {
 		return l, err
 	}
 	st, err := lab.ReadState(name)
@@ -178,7 +179,7 @@ func (s *scale) podLab(ctx context.Context, file, name string, mode topology.Mod
 		return l, err
 	}
 	s.Progress.Phase(fmt.Sprintf("%d pods, %s: the kernel tears down", pods, mode), 0)
-	l.tornDown, l.tornDownToTheEnd, err = awaitTearDown(ctx, alive)
+	l.tornDown, l.tornDownToTheEnd, err = footprint.AwaitTearDown(ctx, alive)
 	return l, err
 }
 
@@ -192,7 +193,7 @@ func unchanged(u upRun) error {
 
 func (l podLab) figures() []Figure {
 	pods := float64(l.pods)
-	cpu := l.first.cpu + l.daemon.cpu
+	cpu := l.first.cpu + l.daemon.CPU
 	kb := func(bytes int64) float64 { return float64(bytes) / 1024 / pods }
 	out := []Figure{
 		figure("first up", "s", l.first.wall.Seconds()),
@@ -207,12 +208,12 @@ func (l podLab) figures() []Figure {
 		figure("wall a pod, in the phase pods", "ms", millis(l.first.phase("pods"))/pods).atMost(podMillis),
 		figure("wall a pod, whole up", "ms", millis(l.first.wall)/pods),
 		figure("CPU a pod, whole up", "ms", millis(cpu)/pods),
-		figure("kernel memory a pod", "KB", kb(l.after.kernel-l.before.kernel)).atMost(podKernelKB),
-		figure("· slab and per-CPU", "KB", kb(l.after.slab-l.before.slab+l.after.percpu-l.before.percpu)),
-		figure("· unavailable, all in all", "KB", kb(l.before.available-l.after.available)),
-		figure("daemon memory a pod", "KB", kb(l.daemon.private)).atMost(podDaemonKB),
-		figure("· more than with one pod", "KB", kb(l.daemon.private-l.empty.private)),
-		figure("· resident set", "KB", kb(l.daemon.resident)),
+		figure("kernel memory a pod", "KB", kb(l.after.Kernel-l.before.Kernel)).atMost(podKernelKB),
+		figure("· slab and per-CPU", "KB", kb(l.after.Slab-l.before.Slab+l.after.PerCPU-l.before.PerCPU)),
+		figure("· unavailable, all in all", "KB", kb(l.before.Available-l.after.Available)),
+		figure("daemon memory a pod", "KB", kb(l.daemon.Private)).atMost(podDaemonKB),
+		figure("· more than with one pod", "KB", kb(l.daemon.Private-l.empty.Private)),
+		figure("· resident set", "KB", kb(l.daemon.Resident)),
 		figure("pods asked", "", float64(l.answers.asked)),
 		figure("pods that answered", "", float64(l.answers.right)).atLeast(float64(l.answers.asked)),
 		figure("asking all", "s", l.answers.took.Seconds()),
@@ -220,7 +221,7 @@ func (l podLab) figures() []Figure {
 		figure("second up", "s", l.again.wall.Seconds()),
 		figure("second ÷ first", "", l.again.wall.Seconds()/l.first.wall.Seconds()).atMost(againRatio),
 		figure("down", "s", l.down.wall.Seconds()))
-	if l.pods+l.nodes > uncountedFree {
+	if l.pods+l.nodes > footprint.UncountedFree {
 		out = append(out, figure("· the kernel after that", "s", l.tornDown.Seconds()))
 	}
 	return out

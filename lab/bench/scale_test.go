@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -320,37 +319,5 @@ func TestRowsKeepTheirCasesOrder(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"up", "converge", "down", "after"}, names); diff != "" {
 		t.Error(diff)
-	}
-}
-
-func TestMemoryOfKernel(t *testing.T) {
-	const meminfo = `MemTotal:       1000 kB
-MemFree:         400 kB
-MemAvailable:    550 kB
-Buffers:          10 kB
-Cached:          190 kB
-SwapCached:        0 kB
-AnonPages:       300 kB
-Slab:             60 kB
-Percpu:            5 kB
-HugePages_Total:   0
-`
-	want := memory{available: 550 << 10, kernel: 100 << 10, slab: 60 << 10, percpu: 5 << 10} // 1000−400−10−190−300
-	if got := parseMemory(meminfo); got != want {
-		t.Errorf("%+v, want %+v", got, want)
-	}
-}
-
-func TestActiveObjects(t *testing.T) {
-	const slabinfo = `slabinfo - version: 2.1
-# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables
-net_namespace_x        9     56   4288    7    8 : tunables    0    0    0 : slabdata      8      8      0
-net_namespace         43     56   4288    7    8 : tunables    0    0    0 : slabdata      8      8      0
-`
-	if n, ok := activeObjects(bufio.NewScanner(strings.NewReader(slabinfo)), "net_namespace"); n != 43 || !ok {
-		t.Errorf("%d, %v", n, ok)
-	}
-	if _, ok := activeObjects(bufio.NewScanner(strings.NewReader(slabinfo)), "absent"); ok {
-		t.Error("a cache that is not there was found")
 	}
 }
