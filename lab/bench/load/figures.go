@@ -15,6 +15,7 @@ const (
 	Slowest       = "slowest"        // bit/s of the slowest of several streams
 	Retransmits   = "retransmits"    // segments sent again
 	MSS           = "mss"            // bytes of payload in a segment (tcpi_snd_mss)
+	Window        = "window"         // bytes that the receiver lets be under way at most (tcpi_snd_wnd)
 	PathMTU       = "path-mtu"       // bytes of IP packet (tcpi_pmtu, IP_MTU)
 	PacketsSent   = "packets-sent"   // datagrams per second that the kernel took
 	PacketRate    = "packets"        // datagrams per second that arrived
@@ -43,7 +44,7 @@ type Meaning struct {
 
 var meanings = map[string]Meaning{
 	Throughput: {"bit/s", "higher"}, Offered: {"bit/s", ""}, Fairness: {"", "higher"}, Slowest: {"bit/s", "higher"},
-	Retransmits: {"", "lower"}, MSS: {"B", ""}, PathMTU: {"B", ""},
+	Retransmits: {"", "lower"}, MSS: {"B", ""}, Window: {"B", ""}, PathMTU: {"B", ""},
 	PacketsSent: {"1/s", ""}, PacketRate: {"1/s", "higher"}, Loss: {"", "lower"}, ReceiverDrops: {"", "lower"},
 	Reordered: {"", "lower"}, Duplicates: {"", "lower"}, Jitter: {"s", "lower"},
 	Rate: {"1/s", "higher"}, P50: {"s", "lower"}, P90: {"s", "lower"}, P99: {"s", "lower"}, P999: {"s", "lower"}, Max: {"s", "lower"},

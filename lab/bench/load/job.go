@@ -17,6 +17,7 @@ const (
 	maxStreams  = 1024
 	maxWrite    = 16 << 20
 	maxMessage  = 16 << 20
+	maxBuffer   = 64 << 20
 	maxDatagram = 65535 - ipHeader - udpHeader
 )
 
@@ -61,6 +62,8 @@ func (j Job) checkBounds() error {
 		return fmt.Errorf("cannot run %d streams: at most %d", j.Streams, maxStreams)
 	case j.Write < 0 || j.Write > maxWrite:
 		return fmt.Errorf("cannot write %d bytes at once: at most %d", j.Write, maxWrite)
+	case j.Buffer < 0 || j.Buffer > maxBuffer:
+		return fmt.Errorf("cannot have buffers of %d bytes: at most %d", j.Buffer, maxBuffer)
 	case j.Size < 0 || j.Size > maxMessage:
 		return fmt.Errorf("cannot send messages of %d bytes: at most %d", j.Size, maxMessage)
 	case j.Rate < 0:

@@ -46,7 +46,11 @@ type Job struct {
 	Duration time.Duration
 	WarmUp   time.Duration // traffic before, which is not counted
 	Streams  int           // parallel connections; 0 is 1
-	Write    int           // bytes handed to the kernel at once (tcp-stream); 0 is DefaultWrite
+	// Buffer is what a stream's receiver asks for as its buffer, in bytes, and half
+	// of what the sender does. The kernel doubles both (socket(7)) and offers most
+	// of the receiver's as its window, which is in the figures. 0: as the kernel likes.
+	Buffer int
+	Write  int // bytes handed to the kernel at once (tcp-stream); 0 is DefaultWrite
 	// Size is the bytes of payload of a datagram, request or answer. 0 is 1 byte
 	// for TCP requests, 16 for UDP ones, 1024 for an HTTP body, the smallest
 	// Ethernet frame for udp-pps, and what the path's MTU holds for udp-stream.

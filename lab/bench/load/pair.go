@@ -27,11 +27,18 @@ func connect(ctx context.Context, j Job) (pairs []pair, err error) {
 			return nil, err
 		}
 		defer l.close()
+		if err = l.buffer(unix.SO_RCVBUFFORCE, j.Buffer); err != nil {
+			return nil, fmt.Errorf("at %s: %w", j.Server.Label, err)
+		}
 	}
 	for range j.Streams {
 		p := pair{-1, -1}
 		if p.client, err = dial(ctx, j, unix.SOCK_STREAM, j.target(port)); err != nil {
 			return pairs, err
+		}
+		if err = p.client.buffer(unix.SO_SNDBUFFORCE, 2*j.Buffer); err != nil {
+			p.client.close()
+			return pairs, fmt.Errorf("at %s: %w", j.Client.Label, err)
 		}
 		if !j.Served {
 			if p.server, err = l.await(ctx); err != nil {

@@ -17,6 +17,7 @@ type stream struct {
 	bytes       int64         // as received, in took
 	took        time.Duration // at the receiver
 	retransmits uint32
+	window      uint32        // the largest that the receiver offered
 	info        *unix.TCPInfo // of the sender, at the end
 }
 
@@ -52,9 +53,14 @@ func tcpStream(ctx context.Context, j Job) (Figures, error) {
 	return streamFigures(streams, j)
 }
 
+// lookEvery is how often a sender looks at the window that it is offered, which
+// shrinks and grows with what the receiver has not yet taken.
+const lookEvery = 10 * time.Millisecond
+
 // send writes until the window closes.
 func (s *stream) send(ctx context.Context, to socket, w window, buf []byte) error {
 	var before *unix.TCPInfo
+	var looked time.Time
 	for now := w.start; now.Before(w.until); now = time.Now() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -64,6 +70,13 @@ func (s *stream) send(ctx context.Context, to socket, w window, buf []byte) erro
 			if before, err = tcpInfo(to); err != nil {
 				return err
 			}
+		}
+		if before != nil && now.Sub(looked) >= lookEvery {
+			info, err := tcpInfo(to)
+			if err != nil {
+				return err
+			}
+			looked, s.window = now, max(s.window, info.Snd_wnd)
 		}
 		if _, err := unix.Write(int(to), buf); err != nil && !stuck(err) {
 			return err
@@ -130,7 +143,7 @@ func streamFigures(streams []stream, j Job) (Figures, error) {
 		return nil, fmt.Errorf("nothing arrived at %s in %v", j.Server.Label, j.Duration)
 	}
 	f[Throughput] = sum
-	f[MSS], f[PathMTU] = float64(streams[0].info.Snd_mss), float64(streams[0].info.Pmtu)
+	f[MSS], f[PathMTU], f[Window] = float64(streams[0].info.Snd_mss), float64(streams[0].info.Pmtu), float64(streams[0].window)
 	if len(streams) > 1 {
 		f[Slowest] = slices.Min(rates)
 		// R. Jain, D. Chiu, W. Hawe, DEC-TR-301, 1984.
