@@ -1,0 +1,269 @@
+package components
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// BuildError says which command failed while a component was built, and what
+// it said last.
+type BuildError struct {
+	Component string
+	Argv      []string
+	Said      []string // its last lines
+	Err       error
+}
+
+// Error names the component and the command, and ends with its last lines.
+func (e *BuildError) Error() string {
+	s := fmt.Sprintf("build %s: %s: %v", e.Component, strings.Join(e.Argv, " "), e.Err)
+	if len(e.Said) > 0 {
+		s += "\n  " + strings.Join(e.Said, "\n  ")
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *BuildError) Unwrap() error { return e.Err }
+
+// saidLines is how many of a failed command's last lines an error has.
+const saidLines = 12
+
+// parallel is how many components are built at once: one links, which is the
+// work of one processor, while another compiles on all.
+const parallel = 2
+
+// BuildAll builds several components at once. progress is called from one
+// goroutine at a time, and may be nil.
+func BuildAll(ctx context.Context, names []string, progress func(Event)) ([]*Built, error) {
+	out := make([]*Built, len(names))
+	told := serial(progress)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for i, n := range names {
+		g.Go(func() (err error) {
+			out[i], err = Build(ctx, n, told)
+			return err
+		})
+	}
+	return out, g.Wait()
+}
+
+// Build returns a component from the cache, and builds it first if it is not
+// there. What is in the cache is whole: a build that is cut off leaves at most
+// files named .part, and the next one goes on with what the Go build cache has.
+// Another process that builds the same is waited for.
+func Build(ctx context.Context, name string, progress func(Event)) (*Built, error) {
+	c, err := Find(name)
+	if err != nil {
+		return nil, err
+	}
+	t, err := findToolchain(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	cache, err := CacheDir()
+	if err != nil {
+		return nil, err
+	}
+	tell := newTracker(name, progress)
+	if b, err := c.lookup(cache, t); err == nil || !errors.Is(err, ErrNotBuilt) {
+		tell.stage(Cached)
+		return b, err
+	}
+	home := filepath.Join(cache, "components", name)
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		return nil, fmt.Errorf("build %s: %w", name, err)
+	}
+	release, err := lockDir(ctx, home, func() { tell.stage(Waiting) })
+	if err != nil {
+		return nil, fmt.Errorf("build %s: %w", name, err)
+	}
+	defer release()
+	if b, err := c.lookup(cache, t); err == nil {
+		tell.stage(Cached)
+		return b, nil
+	}
+	j := &job{Component: c, toolchain: t, source: filepath.Join(home, ".source"), dir: c.dir(cache, t), tell: tell}
+	return j.run(ctx)
+}
+
+// job is one build on its way.
+type job struct {
+	Component
+	toolchain
+	source, dir string
+	tell        *tracker
+}
+
+func (j *job) run(ctx context.Context) (*Built, error) {
+	start := time.Now()
+	// What an older build needed and this one does not must not be in the module.
+	if err := os.RemoveAll(j.source); err != nil {
+		return nil, fmt.Errorf("build %s: %w", j.Name, err)
+	}
+	if err := errors.Join(j.unpack(j.source), os.MkdirAll(j.dir, 0o755)); err != nil {
+		return nil, fmt.Errorf("build %s: %w", j.Name, err)
+	}
+	if err := j.plan(ctx); err != nil {
+		return nil, err
+	}
+	b := &Built{
+		Component: j.Name, Version: j.Version, Key: j.key(j.toolchain), Dir: j.dir,
+		Go: j.goVersion, Arch: j.arch, BuiltAt: start.UTC(), Sums: map[string]string{},
+	}
+	for _, bin := range j.Binaries {
+		if err := j.binary(ctx, b, bin); err != nil {
+			return nil, err
+		}
+	}
+	b.Took = time.Since(start).Nanoseconds()
+	raw, err := json.MarshalIndent(b, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("build %s: %w", j.Name, err)
+	}
+	if err := writeWhole(filepath.Join(j.dir, manifestName), raw); err != nil {
+		return nil, fmt.Errorf("build %s: %w", j.Name, err)
+	}
+	j.tell.stage(Done)
+	return b, nil
+}
+
+// binary builds one program under a name that nobody looks for, and renames it.
+func (j *job) binary(ctx context.Context, b *Built, bin Binary) error {
+	path := b.Path(bin.Name)
+	args := append(append([]string{"build", "-v"}, j.flags()...), "-o", path+".part", bin.Package)
+	if err := j.goCmd(ctx, io.Discard, args...); err != nil {
+		return err
+	}
+	err := settle(path+".part", path)
+	for _, l := range bin.Links {
+		if err == nil {
+			err = relink(bin.Name, b.Path(l))
+		}
+	}
+	if err == nil {
+		b.Sums[bin.Name], err = sum(path)
+	}
+	if err != nil {
+		return fmt.Errorf("build %s: keep %s: %w", j.Name, bin.Name, err)
+	}
+	return nil
+}
+
+func relink(target, path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(target, path)
+}
+
+// flags are those of `go build` and `go list` alike, which the key depends on.
+func (c *Component) flags() []string {
+	ld := strings.Join(append([]string{"-s", "-w"}, c.LDFlags...), " ")
+	out := []string{"-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags=" + strings.ReplaceAll(ld, "${version}", c.Version)}
+	if len(c.Tags) > 0 {
+		out = append(out, "-tags="+strings.Join(c.Tags, ","))
+	}
+	return out
+}
+
+// plan fetches what is not there yet, and finds out what has to be compiled.
+func (j *job) plan(ctx context.Context) error {
+	j.tell.stage(Fetching)
+	args := append([]string{"list"}, j.flags()...)
+	args = append(args, "-deps", "-json=ImportPath,Dir,Stale,GoFiles,CgoFiles")
+	for _, b := range j.Binaries {
+		args = append(args, b.Package)
+	}
+	var out bytes.Buffer
+	if err := j.goCmd(ctx, &out, args...); err != nil {
+		return err
+	}
+	todo := map[string]int64{}
+	for dec := json.NewDecoder(&out); ; {
+		var p struct {
+			ImportPath, Dir   string
+			Stale             bool
+			GoFiles, CgoFiles []string
+		}
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("build %s: read the list of packages: %w", j.Name, err)
+		}
+		if p.Stale {
+			todo[p.ImportPath] = bytesOf(p.Dir, append(p.GoFiles, p.CgoFiles...))
+		}
+	}
+	j.tell.compile(todo)
+	return nil
+}
+
+func bytesOf(dir string, files []string) (n int64) {
+	for _, f := range files {
+		if info, err := os.Stat(filepath.Join(dir, f)); err == nil {
+			n += info.Size()
+		}
+	}
+	return n
+}
+
+// goCmd runs the go command in the module; what it says goes to the tracker.
+func (j *job) goCmd(ctx context.Context, out io.Writer, args ...string) error {
+	cmd := exec.CommandContext(ctx, j.goCommand, args...)
+	cmd.Dir, cmd.Stdout = j.source, out
+	cgo := "0"
+	if j.needsC(j.arch) {
+		cgo = "1"
+	}
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo, "GOWORK=off", "GO111MODULE=on", "GOFLAGS=", "PWD="+j.source)
+	// A group of its own, so that its compilers end with it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = 5 * time.Second
+	said, err := cmd.StderrPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return &BuildError{Component: j.Name, Argv: cmd.Args, Err: err}
+	}
+	last := j.listen(said)
+	if err := cmd.Wait(); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return &BuildError{Component: j.Name, Argv: cmd.Args, Said: last, Err: err}
+	}
+	return nil
+}
+
+// listen reads what the go command says of its progress, and keeps the last
+// lines of the rest.
+func (j *job) listen(r io.Reader) (last []string) {
+	for in := bufio.NewScanner(r); in.Scan(); {
+		if j.tell.line(in.Text()) {
+			continue
+		}
+		if last = append(last, in.Text()); len(last) > saidLines {
+			last = last[1:]
+		}
+	}
+	return last
+}

@@ -1,0 +1,227 @@
+package components
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// CacheDirEnv names the directory that holds what was built; without it that is
+// slipway/ in the user's cache directory (XDG_CACHE_HOME, ~/.cache).
+const CacheDirEnv = "SLIPWAY_CACHE_DIR"
+
+// CacheDir is where builds are kept.
+func CacheDir() (string, error) {
+	if d := os.Getenv(CacheDirEnv); d != "" {
+		return filepath.Abs(d)
+	}
+	d, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find the cache directory (or set %s): %w", CacheDirEnv, err)
+	}
+	return filepath.Join(d, "slipway"), nil
+}
+
+// Built is a component as it is in the cache.
+type Built struct {
+	Component string    `json:"component"`
+	Version   string    `json:"version"`
+	Key       string    `json:"key"` // SHA-256 of everything it was built from
+	Dir       string    `json:"-"`
+	Go        string    `json:"go"`
+	Arch      string    `json:"arch"`
+	BuiltAt   time.Time `json:"builtAt"`
+	Took      int64     `json:"tookNs"`
+	// Sums are the SHA-256 of the programs, by name.
+	Sums map[string]string `json:"sums"`
+}
+
+// Path is where a program is, by its name or one of its links.
+func (b *Built) Path(program string) string { return filepath.Join(b.Dir, program) }
+
+// manifestName is written last: a directory that has it is whole.
+const manifestName = "manifest.json"
+
+// ErrNotBuilt reports that the cache does not hold a component.
+var ErrNotBuilt = errors.New("not built")
+
+// key is the SHA-256 of everything a build depends on: the module's files, the
+// toolchain, the architecture and the flags.
+func (c *Component) key(t toolchain) string {
+	h := sha256.New()
+	put := func(b []byte) { fmt.Fprintf(h, "%d:%s,", len(b), b) }
+	for _, f := range c.files {
+		put([]byte(f.Name))
+		put(f.Data)
+	}
+	for _, s := range append(c.flags(), t.goVersion, t.arch, t.cVersion, fmt.Sprint(c.needsC(t.arch))) {
+		put([]byte(s))
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// keyLength is how much of the key names a directory: enough to tell builds
+// apart; the manifest has all of it.
+const keyLength = 16
+
+func (c *Component) dir(cache string, t toolchain) string {
+	return filepath.Join(cache, "components", c.Name, fmt.Sprintf("%s-%s-%s", c.Version, t.arch, c.key(t)[:keyLength]))
+}
+
+// Lookup finds a component in the cache, as this machine would build it now;
+// ErrNotBuilt if it is not there.
+func Lookup(ctx context.Context, name string) (*Built, error) {
+	c, err := Find(name)
+	if err != nil {
+		return nil, err
+	}
+	t, err := findToolchain(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	cache, err := CacheDir()
+	if err != nil {
+		return nil, err
+	}
+	return c.lookup(cache, t)
+}
+
+func (c *Component) lookup(cache string, t toolchain) (*Built, error) {
+	dir := c.dir(cache, t)
+	raw, err := os.ReadFile(filepath.Join(dir, manifestName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("component %s: %w", c.Name, ErrNotBuilt)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("component %s: %w", c.Name, err)
+	}
+	b := &Built{Dir: dir}
+	if err := json.Unmarshal(raw, b); err != nil || b.Key != c.key(t) {
+		return nil, fmt.Errorf("component %s: %s is not its manifest: %w", c.Name, filepath.Join(dir, manifestName), ErrNotBuilt)
+	}
+	for _, n := range c.Names() {
+		if info, err := os.Stat(b.Path(n)); err != nil || info.Mode()&0o111 == 0 {
+			return nil, fmt.Errorf("component %s: %s is missing from the cache: %w", c.Name, n, ErrNotBuilt)
+		}
+	}
+	return b, nil
+}
+
+// SumError says that a program in the cache is not what was built.
+type SumError struct{ Path, Want, Have string }
+
+// Error says what to do.
+func (e *SumError) Error() string {
+	return fmt.Sprintf("%s is not what was built (SHA-256 %.12s…, was %.12s…): remove it and build again", e.Path, e.Have, e.Want)
+}
+
+// Verify compares a component's programs in the cache with the checksums of
+// when they were built.
+func Verify(ctx context.Context, name string) (*Built, error) {
+	b, err := Lookup(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	for program, want := range b.Sums {
+		have, err := sum(b.Path(program))
+		if err != nil {
+			return b, fmt.Errorf("component %s: %w", name, err)
+		}
+		if have != want {
+			return b, fmt.Errorf("component %s: %w", name, &SumError{Path: b.Path(program), Want: want, Have: have})
+		}
+	}
+	return b, nil
+}
+
+func sum(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// writeWhole puts a file in place in one step.
+func writeWhole(path string, data []byte) error {
+	part := path + ".part"
+	if err := os.WriteFile(part, data, 0o644); err != nil {
+		return err
+	}
+	return settle(part, path)
+}
+
+// settle renames a finished file, once its content is on the disk.
+func settle(part, path string) error {
+	f, err := os.Open(part)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(part, path)
+}
+
+// unpack writes the module's files where the go command can work on them.
+func (c *Component) unpack(dir string) error {
+	for _, f := range c.files {
+		path := filepath.Join(dir, f.Name)
+		if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, f.Data) {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := writeWhole(path, f.Data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lockEvery is how often a build looks whether another has ended.
+const lockEvery = 200 * time.Millisecond
+
+// lockDir takes the component's lock; the kernel lets go of it when the process
+// ends, however it ends. waiting is called once when somebody else has it.
+func lockDir(ctx context.Context, dir string, waiting func()) (release func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	for told := false; ; {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { _ = f.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
+		}
+		if !told {
+			waiting()
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), f.Close())
+		case <-time.After(lockEvery):
+		}
+	}
+}
