@@ -16,7 +16,7 @@ import (
 var layers = [][]string{
 	{"examples", "topology"},
 	{"datapath"},
-	{"datapath/flannel", "datapath/calico", "datapath/kubeproxy"},
+	{"datapath/flannel", "datapath/calico", "datapath/kubeproxy", "datapath/nft"},
 	{"datapath/netfilter"},
 	{"datapath/linux"},
 	{"datapath/udptun", "datapath/ipiptun", "datapath/bgp", "datapath/bpf"},
@@ -24,7 +24,7 @@ var layers = [][]string{
 	{"datapath/skbtrace", "datapath/ruletrace"},
 	{"datapath/observe"},
 	{"datapath/cni"},
-	{"installer/components"},
+	{"installer/components", "installer/pki"},
 	{"lab/journal", "lab/procs", "lab/shape", "lab/echo", "lab/clusterdns", "lab/podexec", "lab/graph"},
 	{"lab/daemon"},
 	{"lab"},
@@ -41,7 +41,7 @@ var layers = [][]string{
 // pure packages compute and never look at a kernel: none of these may be in
 // their imports, directly.
 var (
-	pure      = []string{"topology", "datapath", "datapath/flannel", "datapath/calico", "datapath/kubeproxy", "datapath/netfilter", "datapath/trace", "lab/traceview", "lab/bench/report"}
+	pure      = []string{"topology", "datapath", "datapath/flannel", "datapath/calico", "datapath/kubeproxy", "datapath/nft", "datapath/netfilter", "datapath/trace", "lab/traceview", "lab/bench/report"}
 	impureDep = []string{"os/exec", "net", "syscall", "golang.org/x/sys/unix", "github.com/vishvananda/netlink", "slipway/internal/netns", "slipway/internal/nl", "slipway/internal/run"}
 )
 
