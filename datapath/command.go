@@ -190,8 +190,8 @@ func (p PodPort) containerCommands(ns string) []string {
 	return append(out, fmt.Sprintf("ip -n %s route add default via %s dev %s", ns, p.Gateway, p.ContainerIf))
 }
 
-// Commands are the iptables commands that load the set into tables that have
-// none of it.
+// Commands are the iptables or nft commands that load the set into tables that
+// have none of it.
 func (s RuleSet) Commands() []string {
 	var out []string
 	for _, t := range s.Tables {
@@ -211,6 +211,9 @@ func (s RuleSet) Commands() []string {
 			at++
 			out = append(out, run+insertAt(j.Rule, at))
 		}
+	}
+	if s.NFT != nil {
+		out = append(out, s.NFT.Commands()...)
 	}
 	return out
 }

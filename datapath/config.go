@@ -216,10 +216,23 @@ type Peer struct {
 }
 
 // RuleSet is one owner's share of a node's iptables rules: chains that belong
-// to it alone, and jumps that it needs in built-in chains.
+// to it alone, and jumps that it needs in built-in chains; or its nftables table.
 type RuleSet struct {
 	Owner  string // flannel | kube-proxy | slipway
 	Tables []RuleTable
+	NFT    *NFTable // nil: none
+}
+
+// Size is the number of rules, with those of sets and maps counted by element.
+func (s RuleSet) Size() int {
+	n := 0
+	for _, t := range s.Tables {
+		n += len(t.Rules) + len(t.Jumps)
+	}
+	if s.NFT != nil {
+		n += s.NFT.Size()
+	}
+	return n
 }
 
 // RuleTable is a rule set's share of one table.

@@ -13,6 +13,8 @@ type KernelState struct {
 	Sysctls   []Sysctl
 	// RuleSave is iptables-save output by table, without counters.
 	RuleSave map[string]string
+	// NFTables are those of nftables' tables that can be ours; nil: not read.
+	NFTables []NFTable
 }
 
 // LinkState is a link as the kernel reports it.

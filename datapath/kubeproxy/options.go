@@ -11,6 +11,8 @@ import (
 // The zero value is a kube-proxy without detection of local traffic and with
 // mark bit 0; [DefaultOptions] are kubeadm's.
 type Options struct {
+	// Mode is the backend; empty is iptables.
+	Mode topology.ProxyMode
 	// ClusterCIDR is the pods' range, by which kube-proxy tells local traffic
 	// (detectLocalMode ClusterCIDR). The zero prefix is no detection at all.
 	ClusterCIDR netip.Prefix
@@ -26,6 +28,13 @@ type Options struct {
 	// TCPBeLiberal: the node has nf_conntrack_tcp_be_liberal set, so that
 	// kube-proxy does not drop INVALID packets.
 	TCPBeLiberal bool
+	// ServiceCIDR is the range of cluster IPs, which the nftables mode keeps from
+	// leaving the node untranslated. The zero prefix: it does not.
+	ServiceCIDR netip.Prefix
+	// NodePortsEverywhere lets node ports be reached at all of the node's
+	// addresses in the nftables mode (nodePortAddresses 0.0.0.0/0), not only at
+	// its primary one (upstream's default for that mode, "primary").
+	NodePortsEverywhere bool
 	// NFAcct: the node's kernel has nfacct, and kube-proxy's two counters exist.
 	NFAcct bool
 }
@@ -38,17 +47,28 @@ const defaultMasqueradeBit = 14
 // node with a current iptables and a kernel without nfacct.
 func DefaultOptions(s topology.Snapshot) Options {
 	return Options{
+		Mode:               s.Proxy.Mode,
 		ClusterCIDR:        s.Network.PodCIDR,
+		ServiceCIDR:        s.Network.ServiceCIDR.Masked(),
 		MasqueradeBit:      defaultMasqueradeBit,
 		RandomFully:        true,
 		LocalhostNodePorts: true,
 	}
 }
 
-// Sysctls are the values that kube-proxy sets for its rules to work.
+// routeLocalnet lets packets to 127.0.0.0/8 be routed.
+const routeLocalnet = "net/ipv4/conf/all/route_localnet"
+
+// Sysctls are the values that kube-proxy sets for its rules to work. The
+// nftables mode has no localhost node ports and sets none; there it is the
+// kernel's default, which undoes what the iptables mode has left.
 func Sysctls(o Options) []datapath.Sysctl {
-	if !o.LocalhostNodePorts {
+	switch {
+	case o.Mode == topology.ProxyNFTables:
+		return []datapath.Sysctl{{Key: routeLocalnet, Value: "0"}}
+	case !o.LocalhostNodePorts:
 		return nil
+	default:
+		return []datapath.Sysctl{{Key: routeLocalnet, Value: "1"}}
 	}
-	return []datapath.Sysctl{{Key: "net/ipv4/conf/all/route_localnet", Value: "1"}}
 }

@@ -11,10 +11,18 @@ import (
 // Owner is the owner of the planned rule set.
 const Owner = "kube-proxy"
 
-// Plan computes kube-proxy's share of the node's iptables rules, spelled as
-// iptables-save prints them. Jumps are in the order in which the built-in
+// Plan computes kube-proxy's share of the node's rules, in the mode of the
+// options: its nftables table (see [PlanNFT]), or iptables rules spelled as
+// iptables-save prints them, with jumps in the order in which the built-in
 // chains hold them.
 func Plan(s topology.Snapshot, node string, o Options) (datapath.RuleSet, error) {
+	if o.Mode == topology.ProxyNFTables {
+		t, err := PlanNFT(s, node, o)
+		if err != nil {
+			return datapath.RuleSet{}, err
+		}
+		return datapath.RuleSet{Owner: Owner, NFT: &t}, nil
+	}
 	w, err := write(s, node, o)
 	if err != nil {
 		return datapath.RuleSet{}, err

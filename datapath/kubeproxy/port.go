@@ -34,6 +34,7 @@ func (e endpoint) draining() bool { return e.Serving && e.Terminating }
 type port struct {
 	svc      topology.Service
 	name     string // "namespace/name:port"
+	portName string // may be empty
 	protocol string // lower case
 	number   string
 	nodePort int
@@ -73,6 +74,7 @@ func newPort(svc topology.Service, sp topology.ServicePort, node string) port {
 	p := port{
 		svc:           svc,
 		name:          svc.Key(),
+		portName:      sp.Name,
 		protocol:      strings.ToLower(string(sp.Protocol)),
 		number:        strconv.Itoa(sp.Port),
 		nodePort:      sp.NodePort,

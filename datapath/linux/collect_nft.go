@@ -2,6 +2,7 @@ package linux
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +35,8 @@ const (
 type nftTable struct {
 	family uint8
 	name   string
+	handle uint64
+	use    uint32 // chains, sets and objects in it
 }
 
 // families are the ones that IPv4 packets and their frames meet, as nft calls them.
@@ -45,7 +48,7 @@ var families = map[uint8]string{
 // kernel without nftables.
 func nftTables() ([]nftTable, error) {
 	messages, err := dump(unix.NETLINK_NETFILTER, nftSubsystem<<8|nftGetTable, raw(make([]byte, nfHeaderLen)))
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) {
+	if noNFT(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -59,13 +62,23 @@ func nftTables() ([]nftTable, error) {
 		}
 		t := nftTable{family: m[0]}
 		for kind, v := range attributes(attrs) {
-			if kind == nftTableName {
+			switch {
+			case kind == nftTableName:
 				t.name = text(v)
+			case kind == nftTableUse && len(v) == 4:
+				t.use = binary.BigEndian.Uint32(v)
+			case kind == nftTableHandle && len(v) == 8:
+				t.handle = binary.BigEndian.Uint64(v)
 			}
 		}
 		out = append(out, t)
 	}
 	return out, nil
+}
+
+// noNFT reports whether an error means that the kernel has no nftables.
+func noNFT(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT)
 }
 
 // iptablesTables are the tables that iptables-nft makes

@@ -34,6 +34,9 @@ type Host struct {
 	opts    Options
 	tables  iptables
 	indexes map[string]int // of links, as last read
+	// nftSeen is nftables' generation when the tables were last read or loaded;
+	// zero: something else may have changed them since.
+	nftSeen uint32
 }
 
 // Open opens a host. The namespace stays the caller's and must stay open.
@@ -58,7 +61,7 @@ const maxPasses = 3
 // mode. It reads the host again after changes, and fails if they did not hold.
 func (h *Host) Apply(ctx context.Context, cfg datapath.NodeConfig) (datapath.Diff, error) {
 	known := h.opts.SkipRules || h.rulesRemembered(cfg)
-	var rules map[string]string
+	var rules allRules
 	var err error
 	if !known {
 		if rules, err = h.readRules(ctx); err != nil {
@@ -96,9 +99,14 @@ func (h *Host) converge(ctx context.Context, cfg datapath.NodeConfig, st datapat
 		if err != nil {
 			return done, err
 		}
-		rules := st.RuleSave
+		rules := allRules{st.RuleSave, st.NFTables}
 		if slices.ContainsFunc(part, func(x step) bool { return x.stage == stageRules }) {
-			rules = nil // written in one atomic load, not read again
+			rules.save = nil // written in one atomic load, not read again
+		}
+		if slices.ContainsFunc(part, func(x step) bool { return x.stage == stageTable }) {
+			if rules.nft, err = h.loadedTables(ctx, s.wantNFT); err != nil {
+				return done, fmt.Errorf("node %s: %w", cfg.Node, err)
+			}
 		}
 		if st, err = h.read(ctx, keys(cfg), rules); err != nil {
 			return done, fmt.Errorf("node %s: %w", cfg.Node, err)

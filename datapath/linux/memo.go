@@ -42,7 +42,12 @@ const (
 func memoText(cfg datapath.NodeConfig, fingerprint string) string {
 	h := sha256.New()
 	for _, rs := range cfg.RuleSets {
+		nft := rs.NFT
+		rs.NFT = nil // a pointer, which says nothing
 		fmt.Fprintf(h, "%+v\n", rs)
+		if nft != nil {
+			fmt.Fprintf(h, "%+v\n", *nft)
+		}
 	}
 	fmt.Fprintf(h, "%q\n", cfg.ForeignChains)
 	return hex.EncodeToString(h.Sum(nil)) + " " + fingerprint + "\n"
@@ -58,7 +63,7 @@ func (h *Host) rulesRemembered(cfg datapath.NodeConfig) bool {
 	if err != nil {
 		return false
 	}
-	now, err := h.fingerprint()
+	now, err := h.ruleMark()
 	return err == nil && string(memo) == memoText(cfg, now)
 }
 
@@ -68,7 +73,7 @@ func (h *Host) rememberRules(cfg datapath.NodeConfig) error {
 	if h.opts.MemoFile == "" || !h.tables.legacy {
 		return nil
 	}
-	now, err := h.fingerprint()
+	now, err := h.ruleMark()
 	if err != nil {
 		return fmt.Errorf("fingerprint rules: %w", err)
 	}

@@ -28,7 +28,7 @@ var nodeSysctls = []string{
 // Read reads the host's state, with the sysctls that decide whether it forwards
 // and those asked for. Every kind of object is dumped once.
 func (h *Host) Read(ctx context.Context, sysctls ...string) (datapath.KernelState, error) {
-	var rules map[string]string
+	var rules allRules
 	if !h.opts.SkipRules {
 		var err error
 		if rules, err = h.readRules(ctx); err != nil {
@@ -39,8 +39,8 @@ func (h *Host) Read(ctx context.Context, sysctls ...string) (datapath.KernelStat
 }
 
 // read is Read with rules that are already known.
-func (h *Host) read(ctx context.Context, sysctls []string, rules map[string]string) (datapath.KernelState, error) {
-	st := datapath.KernelState{Namespace: h.ns.Name(), RuleSave: rules}
+func (h *Host) read(ctx context.Context, sysctls []string, rules allRules) (datapath.KernelState, error) {
+	st := datapath.KernelState{Namespace: h.ns.Name(), RuleSave: rules.save, NFTables: rules.nft}
 	for _, part := range []func(*datapath.KernelState) error{
 		h.readLinks, h.readRoutes, h.readNeighbors,
 		func(st *datapath.KernelState) error { return h.readInside(st, sysctls) },
@@ -236,8 +236,23 @@ func hairpinPorts() (map[int]bool, error) {
 	return out, nil
 }
 
-// readRules reads all tables; without any, it starts no process.
-func (h *Host) readRules(ctx context.Context) (map[string]string, error) {
+// allRules are a host's iptables tables, and those of nftables that can be ours;
+// each nil if not known.
+type allRules struct {
+	save map[string]string
+	nft  []datapath.NFTable
+}
+
+func (h *Host) readRules(ctx context.Context) (r allRules, err error) {
+	if r.save, err = h.readIPTables(ctx); err != nil {
+		return r, err
+	}
+	r.nft, err = h.readTables(ctx)
+	return r, err
+}
+
+// readIPTables reads all tables; without any, it starts no process.
+func (h *Host) readIPTables(ctx context.Context) (map[string]string, error) {
 	if h.tables.legacy {
 		var names []byte
 		err := h.ns.Do(func() (err error) {

@@ -19,6 +19,7 @@ const (
 	stageFDB
 	stageRoute
 	stageRules
+	stageTable
 	stageDropRoute
 	stageDropNeighbor
 	stageDropAddress
@@ -40,6 +41,8 @@ type steps struct {
 	list []step
 	// restore is the iptables-restore input that makes all rule changes.
 	restore string
+	// wantNFT is the nftables table that there shall be; nil: none.
+	wantNFT *datapath.NFTable
 }
 
 func (s *steps) add(at stage, action datapath.ChangeAction, object, command, was string, run func(*Host) error) {
@@ -59,6 +62,7 @@ func compute(cfg datapath.NodeConfig, st datapath.KernelState) (steps, error) {
 	s.fdb(st)
 	s.routes(st)
 	s.rules(st)
+	s.tables(st)
 	s.pods(st)
 	slices.SortStableFunc(s.list, func(a, b step) int { return cmp.Compare(a.stage, b.stage) })
 	return s, nil
