@@ -83,7 +83,8 @@ func (c *Comparison) Count(v Verdict) (n int) {
 // Mann-Whitney's exact test of the rounds, with Holm's correction over all
 // metrics, so that reports of the same make differ in anything at all with a
 // probability of at most 5 %. A difference smaller than least (0.03: three
-// percent) is none. Metrics without a direction are left out.
+// percent) is none. Metrics without a direction are left out, and so are parts of
+// a sum, which is compared.
 // docs/adr/0017-bench-statistics.md has the reasons.
 func Compare(a, b *Report, least float64) *Comparison {
 	c := &Comparison{Warnings: differing(a, b)}
@@ -114,7 +115,7 @@ func (c *Comparison) series(a, b *Series) {
 		ma := &a.Metrics[i]
 		mb := b.metric(ma.Name)
 		switch {
-		case ma.Better == Neither:
+		case ma.Better == Neither || ma.isPart():
 		case mb == nil || mb.Unit != ma.Unit || mb.Better != ma.Better:
 			c.Findings = append(c.Findings, only(a, ma, OnlyA))
 		default:
@@ -126,7 +127,7 @@ func (c *Comparison) series(a, b *Series) {
 	}
 	for i := range b.Metrics {
 		mb := &b.Metrics[i]
-		if ma := a.metric(mb.Name); mb.Better != Neither && (ma == nil || mb.Unit != ma.Unit || mb.Better != ma.Better) {
+		if ma := a.metric(mb.Name); mb.Better != Neither && !mb.isPart() && (ma == nil || mb.Unit != ma.Unit || mb.Better != ma.Better) {
 			c.Findings = append(c.Findings, only(b, mb, OnlyB))
 		}
 	}

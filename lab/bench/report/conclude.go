@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Conclude fills in what follows from the rounds: every metric's summary, its
@@ -11,6 +12,9 @@ import (
 // whether more rounds are needed [Summarize] and [Narrow] tell meanwhile.
 func (r *Report) Conclude(control string) {
 	r.APIVersion, r.Kind = APIVersion, Kind
+	for i := range r.Series {
+		r.Series[i].fill()
+	}
 	for i := range r.Series {
 		s := &r.Series[i]
 		base := r.find(control, s)
@@ -24,6 +28,33 @@ func (r *Report) Conclude(control string) {
 		}
 	}
 	r.warn()
+}
+
+// partOf parts the name of a sum from those of what it is made of, which are
+// there only where they are not zero: "drops:NETFILTER_DROP" is of "drops".
+const partOf = ":"
+
+// isPart reports whether a metric is a part of another.
+func (m *Metric) isPart() bool { return strings.Contains(m.Name, partOf) }
+
+// fill gives parts of a sum the zeros of rounds that have the sum and not them.
+func (s *Series) fill() {
+	for i := range s.Metrics {
+		m := &s.Metrics[i]
+		name, _, is := strings.Cut(m.Name, partOf)
+		sum := s.metric(name)
+		if !is || sum == nil {
+			continue
+		}
+		for len(m.Rounds) < len(sum.Rounds) {
+			m.Rounds = append(m.Rounds, nil)
+		}
+		for j, v := range sum.Rounds {
+			if v != nil && m.Rounds[j] == nil {
+				m.Rounds[j] = new(float64)
+			}
+		}
+	}
 }
 
 // find is the series of another variant that is otherwise the same.

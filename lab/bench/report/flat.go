@@ -38,30 +38,34 @@ func CSV(w io.Writer, r *Report) error {
 	return nil
 }
 
-// Markdown writes a table for each workload and path, with the conditions.
+// Markdown writes what [Table] does, with the conditions and the plan.
 func Markdown(w io.Writer, r *Report) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s.\n", escape(r.heading()))
-	for _, g := range r.groups() {
-		fmt.Fprintf(&b, "\n### %s\n\n", escape(g.title))
-		writeRow(&b, append([]string{""}, g.variants...))
-		b.WriteString("|---|" + strings.Repeat("--:|", len(g.variants)) + "\n")
-		labels := g.labels()
-		columns := make([][]string, len(g.variants))
-		for i := range g.variants {
-			columns[i] = g.column(i)
+	parts := r.parts()
+	if sheets, _ := r.summary(parts); len(sheets) > 0 {
+		fmt.Fprintf(&b, "\n### %s\n", summaryTitle)
+		for _, s := range sheets {
+			s.markdown(&b)
 		}
-		for i, l := range labels {
-			row := []string{l}
-			for _, c := range columns {
-				row = append(row, c[i])
-			}
-			if i > 1 || someOf(row[1:]) {
-				writeRow(&b, row)
-			}
+		fmt.Fprintf(&b, "\n%s\n", escape(summaryLegend))
+	}
+	for _, p := range parts {
+		if p.group != nil {
+			fmt.Fprintf(&b, "\n### %s\n", escape(p.group.title))
+			p.group.sheet().markdown(&b)
+			continue
+		}
+		fmt.Fprintf(&b, "\n### %s\n", escape(p.curve.heading()))
+		if facts := p.curve.facts(); len(facts.rows) > 0 {
+			facts.markdown(&b)
+		}
+		for _, c := range p.curve.brief() {
+			fmt.Fprintf(&b, "\n%s\n", escape(c.label()))
+			p.curve.sheet(c).markdown(&b)
 		}
 	}
-	fmt.Fprintf(&b, "\n%s\n\n", escape(r.legend()))
+	fmt.Fprintf(&b, "\n%s\n\n", escape(r.legend()+curveLegend(parts)))
 	for _, f := range append(r.Conditions.facts(), r.Plan.facts()...) {
 		fmt.Fprintf(&b, "- %s: %s\n", f.Name, escape(f.Value))
 	}

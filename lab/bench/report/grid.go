@@ -9,6 +9,7 @@ import (
 
 // group is one workload on one path: what the variants are compared in.
 type group struct {
+	at       int // place among the groups
 	title    string
 	variants []string
 	series   []*Series // one for each variant
@@ -18,6 +19,7 @@ type group struct {
 // row is one metric of a group, all in one unit.
 type row struct {
 	name   string
+	unit   string
 	better Better
 	scale  scale
 	cells  []*Metric // one for each variant; nil where it has no such metric
@@ -64,7 +66,7 @@ func (r *Report) groups() []*group {
 		s := &r.Series[i]
 		g := at[s.place()]
 		if g == nil {
-			g = &group{title: s.title()}
+			g = &group{at: len(out), title: s.title()}
 			at[s.place()], out = g, append(out, g)
 		}
 		g.variants, g.series = append(g.variants, s.Variant), append(g.series, s)
@@ -87,7 +89,7 @@ func (g *group) fill() {
 		}
 	}
 	for _, n := range order {
-		r := row{name: n.name}
+		r := row{name: n.name, unit: n.unit}
 		var tops []float64
 		for _, s := range g.series {
 			m := s.metric(n.name)
@@ -126,6 +128,18 @@ func (r row) value(s Summary) string {
 	return out
 }
 
+// cell writes a metric's value, and the ratio beneath it.
+func (r row) cell(m *Metric, variant string) string {
+	if m == nil {
+		return ""
+	}
+	out := r.value(m.Summary)
+	if ratio := m.ratio(variant); ratio != "" {
+		out += "\n" + ratio
+	}
+	return out
+}
+
 // open reports whether the ratio leaves open which of both is larger: its
 // interval has one in it, or there are too few rounds for 95 %.
 func open(ratio *Summary) bool {
@@ -156,9 +170,11 @@ func factor(v float64) string {
 	return fmt.Sprintf("%.2f", v)
 }
 
-// facts are the MTU and offloads of each variant, one line each, and empty
-// where no variant says so.
-func (g *group) facts() (mtu, offloads []string) {
+// sheet is the group as a table: MTU and offloads, as far as they are known, and
+// every metric.
+func (g *group) sheet() sheet {
+	out := sheet{heads: g.variants}
+	mtu, offloads := []string{"MTU"}, []string{"offloads"}
 	for _, s := range g.series {
 		m := ""
 		if s.MTU > 0 {
@@ -166,7 +182,19 @@ func (g *group) facts() (mtu, offloads []string) {
 		}
 		mtu, offloads = append(mtu, m), append(offloads, s.Offloads)
 	}
-	return mtu, offloads
+	for _, facts := range [][]string{mtu, offloads} {
+		if someOf(facts[1:]) {
+			out.rows = append(out.rows, facts)
+		}
+	}
+	for _, r := range g.rows {
+		line := []string{r.label()}
+		for i, m := range r.cells {
+			line = append(line, r.cell(m, g.variants[i]))
+		}
+		out.rows = append(out.rows, line)
+	}
+	return out
 }
 
 func someOf(v []string) bool { return slices.ContainsFunc(v, func(s string) bool { return s != "" }) }

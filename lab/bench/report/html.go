@@ -97,16 +97,7 @@ func HTML(w io.Writer, r *Report) error {
 
 func (g *group) page() pageGroup {
 	out := pageGroup{Title: g.title, Variants: g.variants}
-	rows := make([][]string, len(g.labels()))
-	for i, l := range g.labels() {
-		rows[i] = []string{l}
-		for v := range g.variants {
-			rows[i] = append(rows[i], g.column(v)[i])
-		}
-		if i > 1 || someOf(rows[i][1:]) {
-			out.Rows = append(out.Rows, rows[i])
-		}
-	}
+	out.Rows = g.sheet().rows
 	for _, r := range g.rows {
 		if r.better != Neither { // counts are in the table
 			out.Charts = append(out.Charts, r.chart(g.variants))

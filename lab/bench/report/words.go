@@ -42,6 +42,22 @@ func (p Plan) facts() []pair {
 	return out
 }
 
+// Words about tables.
+const (
+	summaryTitle  = "Summary"
+	summaryLegend = "The metric that stands for each case; ± is how far its interval goes to the farther side, in percent of the median. Of a curve it is the point that was measured first."
+)
+
+// curveLegend says what tables leave out of curves, if there are any.
+func curveLegend(parts []part) string {
+	for _, p := range parts {
+		if p.curve != nil && len(p.curve.brief()) < len(p.curve.rows()) {
+			return " Where a parameter is varied, tables have the main metric and its cost; the CSV, HTML and JSON forms have all."
+		}
+	}
+	return ""
+}
+
 // legend says how to read the figures.
 func (r *Report) legend() string {
 	text := fmt.Sprintf("Medians; in brackets the interval of the median with 95 %% confidence (bootstrap, %d draws), or all rounds where n=… says that they are fewer than %d.", resamples, fewestRounds)
