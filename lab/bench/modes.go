@@ -4,211 +4,222 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"slipway/lab"
 	"slipway/lab/bench/load"
+	"slipway/lab/bench/matrix"
 	"slipway/lab/bench/report"
-	"slipway/topology"
 )
 
-// ModesOptions say what of the modes to measure. Progress may be nil; no other
-// field has a default of its own.
+// ModesOptions say what of the modes to measure. Paths, Targets, Runner and
+// Progress may be left out; no other field has a default of its own.
 type ModesOptions struct {
 	Exe       string // the slipway program, which brings the labs up
 	Version   string // of it, for the report
-	Modes     []topology.ModeName
+	Variants  []Variant
 	Workloads []string // of Workloads
+	Paths     []string // of Paths; empty: other-node, and all for the main workloads
+	Targets   []string // of Targets; empty: pods, and all for tcp-crr
+	Streams   []int    // of tcp-stream
+	Controls  bool     // also other write sizes, one MTU for all, and no offloads
 	Rounds    int      // at least
 	MaxRounds int      // at most, while the intervals are wide
 	Duration  time.Duration
 	WarmUp    time.Duration
-	Control   topology.ModeName // that ratios are to
+	Budget    time.Duration // of everything, the labs included; zero: none
+	Control   string        // the variant that ratios are to
 	Seed      uint64
+	Runner    load.Runner
+	Generator string // Runner's name, for the report
 	Progress  lab.Progress
 }
 
-// Narrowness that ends a bench before MaxRounds: the interval of the median of
-// every workload's main metric reaches no further to either side.
-const narrow = 0.05
-
-// job is what is measured, where, and by what it is judged.
-type job struct {
-	name   string
-	target string // pod | clusterip
-	main   string // the metric that decides on further rounds
-	params map[string]string
-}
-
-var jobs = []job{
-	{load.TCPStream, "pod", load.Throughput, map[string]string{"write": "128KiB", "streams": "1"}},
-	{load.TCPRequests, "pod", load.P50, map[string]string{"size": "1"}},
-	{load.TCPConnects, "clusterip", load.P50, map[string]string{"size": "1"}},
-	{load.UDPPackets, "pod", load.PacketRate, nil},
-}
-
-// Workloads are the names of what can be measured.
-func Workloads() []string {
-	var out []string
-	for _, w := range jobs {
-		out = append(out, w.name)
-	}
-	return out
-}
-
-// modes is one bench on its way.
-type modes struct {
+// ModesPlan is a bench that is decided.
+type ModesPlan struct {
 	ModesOptions
-	labs   []*modeLab
-	report *report.Report
+	// All are the variants with those that explain others.
+	All   []Variant
+	Cases []matrix.Case
+	// Measurements are those of one round; Labs have to be brought up.
+	Measurements, Labs int
+	// Round is how long a round is expected to take.
+	Round time.Duration
 }
 
-// Modes measures the modes side by side: a lab of each is up all the time, the
-// rounds go through all of them in turn, and a round's figure is compared with
-// the control's of the same round. The labs are taken down also when it fails or
-// ctx ends; a report comes back as far as it got, in whole rounds.
-func Modes(ctx context.Context, o ModesOptions) (r *report.Report, err error) {
-	if o.Progress == nil {
-		o.Progress = lab.Silent{}
+// Plan decides what will be done.
+func (o ModesOptions) Plan() ModesPlan {
+	p := ModesPlan{ModesOptions: o, All: o.Variants}
+	if o.Controls {
+		p.All = withControls(o.Variants)
 	}
-	b := &modes{ModesOptions: o, report: &report.Report{Started: time.Now(), Plan: o.plan()}}
-	c, err := ReadConditions()
-	if err != nil {
-		return nil, err
+	p.Labs = len(p.All)
+	if p.hasControlPaths() {
+		p.Labs++
 	}
-	defer func() {
-		if e := c.Finish(); err == nil {
-			err = e
+	for _, c := range o.cases() {
+		n := p.count(c)
+		if n == 0 {
+			continue
 		}
-		b.finish(c, err != nil)
-	}()
-	defer func() { err = errors.Join(err, b.down(ctx)) }()
-	if err := b.up(ctx); err != nil {
-		return b.report, err
-	}
-	for round := range o.MaxRounds {
-		if round >= o.Rounds && b.settled() {
-			break
+		p.Cases = append(p.Cases, c)
+		p.Measurements += n
+		if c.Job.Workload == load.Idle { // in all labs at once
+			n = 1
 		}
-		if err := b.round(ctx, round); err != nil {
-			return b.report, err
-		}
-	}
-	return b.report, nil
-}
-
-func (o ModesOptions) plan() report.Plan {
-	p := report.Plan{
-		Workloads: o.Workloads, Paths: []string{"other-node"}, Rounds: o.Rounds, MaxRounds: o.MaxRounds,
-		RoundNs: o.Duration.Nanoseconds(), WarmUpNs: o.WarmUp.Nanoseconds(), Seed: o.Seed,
-	}
-	for _, m := range o.Modes {
-		p.Variants = append(p.Variants, string(m))
+		p.Round += time.Duration(n) * c.Takes()
 	}
 	return p
 }
 
-// Longest is how long the measuring takes at most, without the labs.
-func (o ModesOptions) Longest() time.Duration {
-	return time.Duration(o.MaxRounds*len(o.Modes)*len(o.Workloads)) * (o.Duration + o.WarmUp)
+// hasControlPaths reports whether anything is measured beside the modes.
+func (o ModesOptions) hasControlPaths() bool {
+	return slices.ContainsFunc(o.cases(), func(c matrix.Case) bool { return slices.Contains(controlPaths, c.Path) })
 }
 
-// round measures everything once. Its figures count only if all of it came about.
-func (b *modes) round(ctx context.Context, round int) error {
-	type got struct {
-		s *report.Series
-		f load.Figures
+// count is in how many networks a case is measured.
+func (p ModesPlan) count(c matrix.Case) (n int) {
+	if slices.Contains(controlPaths, c.Path) {
+		return 1
 	}
-	var all []got
-	for _, w := range jobs {
-		if !slices.Contains(b.Workloads, w.name) {
-			continue
+	for _, v := range p.All {
+		if v.has(c.Path) && (len(c.Only) == 0 || slices.Contains(c.Only, v.Name())) {
+			n++
 		}
-		for _, l := range b.labs {
-			b.Progress.Phase(fmt.Sprintf("round %d of %d to %d: %s, %s", round+1, b.Rounds, b.MaxRounds, w.name, l.mode), 0)
-			f, err := load.Native{}.Run(ctx, l.job(w, b.Duration, b.WarmUp))
-			if err != nil {
-				return fmt.Errorf("%s: %w", l.mode, err)
+	}
+	return n
+}
+
+// Longest is how long everything takes at most, if the machine is not so busy
+// that a single round takes longer than expected.
+func (p ModesPlan) Longest() time.Duration {
+	d := p.Overhead() + time.Duration(p.MaxRounds)*p.Round
+	if p.Budget > 0 {
+		return min(d, p.Budget)
+	}
+	return d
+}
+
+// Overhead is how long the labs take to come and go, and the report to be made.
+func (p ModesPlan) Overhead() time.Duration {
+	return 5*time.Second + time.Duration(p.Labs)*500*time.Millisecond
+}
+
+// networks are all that a bench brings up.
+type networks struct {
+	mu   sync.Mutex
+	labs []*labBed
+}
+
+// Modes measures the modes side by side: a lab of each variant is up all the
+// time. The labs are taken down also when it fails or ctx ends; a report comes
+// back as far as it got, in whole rounds.
+func Modes(ctx context.Context, p ModesPlan) (r *report.Report, err error) {
+	if p.Progress == nil {
+		p.Progress = lab.Silent{}
+	}
+	started := time.Now()
+	before, err := matrix.ReadMachine()
+	if err != nil {
+		return nil, err
+	}
+	var n networks
+	defer func() { err = errors.Join(err, n.down(ctx)) }()
+	beds, err := n.up(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	o := matrix.Options{
+		Runner: p.Runner, Generator: p.Generator, Version: p.Version, Rounds: p.Rounds, MaxRounds: p.MaxRounds,
+		Control: p.Control, Seed: p.Seed, Progress: p.Progress, Before: before,
+	}
+	if p.Budget > 0 {
+		o.Budget = max(p.Budget-time.Since(started)-p.Overhead()/2, time.Nanosecond)
+	}
+	r, err = matrix.Run(ctx, o, beds, p.Cases)
+	if r != nil {
+		r.Notes = append(r.Notes, p.notes(r)...)
+	}
+	return r, err
+}
+
+// labsAtOnce is how many labs are brought up or taken down at a time: those with
+// BGP mostly wait.
+const labsAtOnce = 4
+
+// up brings all labs up, and makes the beds in the order of the variants.
+func (n *networks) up(ctx context.Context, p ModesPlan) ([]matrix.Bed, error) {
+	p.Progress.Phase("labs", p.Labs)
+	labs := make([]*labBed, p.Labs)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(labsAtOnce)
+	for i := range labs {
+		g.Go(func() error {
+			if ctx.Err() != nil {
+				return ctx.Err()
 			}
-			all = append(all, got{b.series(l, w), f})
-		}
-	}
-	for _, g := range all {
-		add(g.s, g.f, round)
-	}
-	return nil
-}
-
-// series finds the row of a workload in a mode, or begins it.
-func (b *modes) series(l *modeLab, w job) *report.Series {
-	for i := range b.report.Series {
-		if s := &b.report.Series[i]; s.Variant == string(l.mode) && s.Workload == w.name && s.Target == w.target {
-			return s
-		}
-	}
-	if b.report.Series == nil { // never moved: rounds keep pointers into it
-		b.report.Series = make([]report.Series, 0, len(b.labs)*len(jobs))
-	}
-	b.report.Series = append(b.report.Series, report.Series{
-		Variant: string(l.mode), Workload: w.name, Path: "other-node", Target: w.target, Params: w.params, MTU: l.mtu,
-	})
-	return &b.report.Series[len(b.report.Series)-1]
-}
-
-// add puts a round's figures into a row, in the order of their names.
-func add(s *report.Series, f load.Figures, round int) {
-	for _, name := range metricOrder {
-		v, ok := f[name]
-		if !ok {
-			continue
-		}
-		i := slices.IndexFunc(s.Metrics, func(m report.Metric) bool { return m.Name == name })
-		if i < 0 {
-			meaning, _ := load.Means(name)
-			s.Metrics = append(s.Metrics, report.Metric{Name: name, Unit: meaning.Unit, Better: report.Better(meaning.Better)})
-			i = len(s.Metrics) - 1
-		}
-		m := &s.Metrics[i]
-		for len(m.Rounds) < round {
-			m.Rounds = append(m.Rounds, nil)
-		}
-		m.Rounds = append(m.Rounds, &v)
-	}
-}
-
-// metricOrder is how a row reads.
-var metricOrder = []string{
-	load.Throughput, load.PacketRate, load.Loss, load.Rate, load.P50, load.P90, load.P99, load.P999, load.Retransmits, load.MSS,
-}
-
-// settled reports whether every row's main metric is known well enough.
-func (b *modes) settled() bool {
-	for _, s := range b.report.Series {
-		for _, w := range jobs {
-			for _, m := range s.Metrics {
-				if w.name == s.Workload && w.main == m.Name && !report.Narrow(report.Summarize(report.Values(m.Rounds), b.Seed), narrow) {
-					return false
-				}
+			v, name := controlVariant, controlLab
+			if i < len(p.All) {
+				v, name = p.All[i], p.All[i].Name()
 			}
-		}
+			var err error
+			if labs[i], err = n.add(ctx, program{p.Exe}, v, name); err != nil {
+				return fmt.Errorf("lab of %s: %w", name, err)
+			}
+			p.Progress.Step()
+			return nil
+		})
 	}
-	return true
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	var beds []matrix.Bed
+	for _, l := range labs[:len(p.All)] {
+		beds = append(beds, l)
+	}
+	if p.Labs > len(p.All) {
+		controls, err := controlBeds(labs[len(p.All)])
+		if err != nil {
+			return nil, err
+		}
+		beds = append(beds, controls...)
+	}
+	return beds, nil
 }
 
-// finish writes down what is known at the end.
-func (b *modes) finish(c Conditions, partial bool) {
-	host, _ := os.Hostname()
-	b.report.TookNs, b.report.Partial = time.Since(b.report.Started).Nanoseconds(), partial
-	b.report.Conditions = report.Conditions{
-		Slipway: b.Version, Host: host, Kernel: c.Kernel + " " + c.Arch, CPU: c.CPUModel, CPUs: c.CPUs, Started: c.Time,
-		LoadBefore: c.LoadAverage, StealPercent: 100 * c.Steal, IdlePercent: 100 * c.Idle, Generator: "slipway",
+// add brings up one lab, which is taken down in any case.
+func (n *networks) add(ctx context.Context, program program, v Variant, name string) (*labBed, error) {
+	if err := refuseTaken(labName(name)); err != nil {
+		return nil, err
 	}
-	b.report.Notes = append(b.report.Notes,
-		"One lab of each mode is up all the time, on one machine; rounds go through all modes in turn, workload by workload.",
-		"Ratios are to "+string(b.Control)+" in the same round. Everything is on one machine: no wire limits, segmentation is left to the last device.",
-		"tcp-stream hands "+strconv.Itoa(load.DefaultWrite>>10)+" KiB to the kernel at once; how a write packs into segments depends on the MTU, so a part of a difference may be packing and not encapsulation.")
-	b.report.Conclude(string(b.Control))
+	l := newLabBed(name)
+	n.mu.Lock()
+	n.labs = append(n.labs, l)
+	n.mu.Unlock()
+	if err := l.up(ctx, program, v); err != nil {
+		return nil, err
+	}
+	if v.NoOffloads {
+		return l, l.setNoOffloads()
+	}
+	return l, nil
+}
+
+// down takes down every lab that was begun.
+func (n *networks) down(ctx context.Context) error {
+	errs := make([]error, len(n.labs))
+	var g errgroup.Group
+	g.SetLimit(labsAtOnce)
+	for i, l := range n.labs {
+		g.Go(func() error {
+			errs[i] = l.Close(ctx)
+			return nil
+		})
+	}
+	_ = g.Wait() // no closing ends the others
+	return errors.Join(errs...)
 }

@@ -1,0 +1,95 @@
+package bench
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"slipway/lab/bench/load"
+	"slipway/lab/bench/matrix"
+	"slipway/lab/bench/report"
+)
+
+// notes say how to read the report, and what its controls show.
+func (p ModesPlan) notes(r *report.Report) []string {
+	out := []string{
+		"One lab of each variant is up all the time, on one machine; rounds go through all cases, and each case through all variants in turn.",
+		"Ratios are to " + p.Control + " in the same round. Everything is on one machine: no wire limits, segmentation is left to the last device.",
+		"CPU time is the whole machine's: generator, both ends and datapath; the daemon's is of the lab's own processes.",
+	}
+	if !p.Controls {
+		return append(out, "tcp-stream hands "+strconv.Itoa(load.DefaultWrite>>10)+" KiB to the kernel at once; how a write packs into segments depends on the MTU, so a part of a difference may be packing and not encapsulation: --controls shows how much.")
+	}
+	for _, v := range p.Variants {
+		out = append(out, p.packing(r, v)...)
+	}
+	return out
+}
+
+// gap is a ratio from which on two variants differ enough to ask why.
+const gap = 0.95
+
+// packing compares a variant's ratio to the control with that at one MTU for
+// both, at the write size that generators use.
+func (p ModesPlan) packing(r *report.Report, v Variant) []string {
+	control, err := ParseVariant(p.Control)
+	if err != nil || v == control || v.podMTU() == control.podMTU() {
+		return nil
+	}
+	same, with := v, control
+	same.MTU, with.MTU = p.equalMTU(v), p.equalMTU(control)
+	own, ok := ratio(r, v.Name(), control.Name())
+	equal, ok2 := ratio(r, same.Name(), with.Name())
+	if !ok || !ok2 || own.High >= gap {
+		return nil
+	}
+	text := fmt.Sprintf("Packing: tcp-stream of %s with 128 KiB writes reaches ×%s of %s, each at its own MTU (%d and %d), and ×%s at %d for both",
+		v.Name(), interval(own), control.Name(), v.podMTU(), control.podMTU(), interval(equal), same.podMTU())
+	switch closed := (equal.Median - own.Median) / (1 - own.Median); {
+	case equal.Low <= own.High: // the intervals leave it open
+		return []string{text + ": no evidence that the MTU explains the difference."}
+	case closed >= 1:
+		return []string{text + ": all of the difference is how a write packs into segments, and none of it encapsulation."}
+	default:
+		return []string{text + fmt.Sprintf(": %.0f %% of the difference is how a write packs into segments; what is left is encapsulation.", 100*closed)}
+	}
+}
+
+// equalMTU is what [withControls] gives a variant; zero where it has that anyway.
+func (p ModesPlan) equalMTU(v Variant) int {
+	for _, other := range p.All {
+		if other.MTU > 0 && other.Mode == v.Mode && other.UDP == v.UDP {
+			return other.MTU
+		}
+	}
+	return 0
+}
+
+// ratio is one variant's throughput over another's, round by round.
+func ratio(r *report.Report, of, to string) (report.Summary, bool) {
+	a, b := throughput(r, of), throughput(r, to)
+	if a == nil || b == nil {
+		return report.Summary{}, false
+	}
+	rounds := report.Values(report.Ratios(a.Rounds, b.Rounds))
+	return report.Summarize(rounds, r.Plan.Seed), len(rounds) > 0
+}
+
+// throughput is that of one connection with the usual writes, by pod address.
+func throughput(r *report.Report, variant string) *report.Metric {
+	for i := range r.Series {
+		s := &r.Series[i]
+		if s.Variant != variant || s.Workload != load.TCPStream || s.Path != matrix.OtherNode || s.Target != matrix.Pod ||
+			s.Params["write"] != size(load.DefaultWrite) || s.Params["streams"] != "1" {
+			continue
+		}
+		if at := slices.IndexFunc(s.Metrics, func(m report.Metric) bool { return m.Name == load.Throughput }); at >= 0 {
+			return &s.Metrics[at]
+		}
+	}
+	return nil
+}
+
+func interval(s report.Summary) string {
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", s.Median, s.Low, s.High)
+}
