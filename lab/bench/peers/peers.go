@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"slipway/lab"
+	"slipway/lab/bench/matrix"
 	"slipway/lab/bench/report"
 )
 
@@ -31,7 +32,9 @@ type Missing struct {
 
 // Sections lists all comparisons, in the order in which they run.
 func Sections() []Section {
-	return []Section{}
+	return []Section{
+		flanneldSection,
+	}
 }
 
 // Options say how to measure.
@@ -81,6 +84,18 @@ func (o Options) wants(part string) bool {
 		}
 	}
 	return false
+}
+
+// matrix is how rounds are run.
+func (o Options) matrix(before matrix.Machine) matrix.Options {
+	m := matrix.Options{
+		Generator: "slipway", Version: o.Version, Rounds: o.Rounds, MaxRounds: o.MaxRounds,
+		Budget: o.Budget, Seed: o.Seed, Before: before,
+	}
+	if o.Progress != nil {
+		m.Progress = o.Progress
+	}
+	return m
 }
 
 func (o Options) phase(format string, args ...any) {
