@@ -25,6 +25,7 @@ var layers = [][]string{
 	{"datapath/observe"},
 	{"datapath/cni"},
 	{"installer/components", "installer/pki"},
+	{"installer"},
 	{"lab/journal", "lab/procs", "lab/shape", "lab/echo", "lab/clusterdns", "lab/podexec", "lab/graph"},
 	{"lab/daemon"},
 	{"lab"},

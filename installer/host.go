@@ -1,0 +1,43 @@
+package installer
+
+import (
+	"context"
+	"io"
+)
+
+// Command is a program to run on a host, as root, without a shell between.
+type Command struct {
+	Argv  []string
+	Stdin []byte
+}
+
+// Result is how a program ended.
+type Result struct {
+	Code           int
+	Stdout, Stderr []byte
+}
+
+// Host is a machine that can be changed.
+type Host interface {
+	Name() string
+	// Run runs a program to its end. Any exit code is a result; an error means
+	// that it could not be run, or that nobody knows how it ended.
+	Run(ctx context.Context, c Command) (Result, error)
+	// Store makes sure that a blob is in the host's store, at [StorePath] of its
+	// sum. It is not sent where it is already.
+	Store(ctx context.Context, b Blob) error
+}
+
+// Blob is a file that is too big to travel in a script: a program, an image.
+type Blob struct {
+	Sum  string // SHA-256 in hexadecimal
+	Size int64  // bytes
+	Open func() (io.ReadCloser, error)
+}
+
+// StoreDir is where hosts keep blobs, by their sums. Programs are links into it:
+// going to another version and back is changing a link.
+const StoreDir = "/opt/slipway/store"
+
+// StorePath is where a blob lies on a host.
+func StorePath(sum string) string { return StoreDir + "/" + sum }
