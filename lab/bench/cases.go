@@ -43,7 +43,7 @@ var workloads = []traffic{
 	{load.UDPRequests, load.Job{Workload: load.UDPRequests}, load.P50, nil},
 	{load.TCPConnects, load.Job{Workload: load.TCPConnects}, load.P50, map[string]string{"size": "1"}},
 	{load.HTTP, load.Job{Workload: load.HTTP, Size: 1024}, load.P50, map[string]string{"body": "1KiB"}},
-	{load.Idle, load.Job{Workload: load.Idle}, "", nil},
+	{load.Idle, load.Job{Workload: load.Idle}, load.DaemonCPU, nil},
 }
 
 // Workloads are the names of what can be measured.
@@ -83,6 +83,10 @@ func (o ModesOptions) cases() []matrix.Case {
 		if !slices.Contains(o.Workloads, w.name) {
 			continue
 		}
+		if w.name == load.Idle {
+			out = append(out, o.rest(w))
+			continue
+		}
 		for _, path := range Paths() {
 			if !o.wants(w.name, path) {
 				continue
@@ -98,9 +102,6 @@ func (o ModesOptions) cases() []matrix.Case {
 // wants reports whether a workload is measured on a path.
 func (o ModesOptions) wants(workload, path string) bool {
 	if len(o.Paths) > 0 {
-		if workload == load.Idle { // has no path: once
-			return path == o.Paths[0]
-		}
 		return slices.Contains(o.Paths, path)
 	}
 	switch {
@@ -116,7 +117,7 @@ func (o ModesOptions) wants(workload, path string) bool {
 // targets are what a workload connects to on a path.
 func (o ModesOptions) targets(workload, path string) []string {
 	switch {
-	case slices.Contains(controlPaths, path), workload == load.Idle:
+	case slices.Contains(controlPaths, path):
 		return []string{matrix.Direct}
 	case path == matrix.Hairpin && len(o.Targets) == 0:
 		return []string{matrix.ClusterIP}
@@ -136,15 +137,20 @@ func (o ModesOptions) shapes(w traffic, path, target string) []matrix.Case {
 	main := path == matrix.OtherNode || len(o.Paths) > 0
 	c := matrix.Case{Path: path, Target: target, Job: j, Main: w.main, Params: w.params, Only: o.own()}
 	switch {
-	case w.name == load.Idle:
-		c.Job.Duration, c.Job.WarmUp = max(idleTime, o.Duration), 0
-		c.Params = map[string]string{"for": c.Job.Duration.String()}
 	case w.name == load.TCPStream:
 		return o.streams(c, main)
 	case slices.Contains(explained, w.name) && main:
 		c.Only = nil
 	}
 	return []matrix.Case{c}
+}
+
+// rest lets all labs idle at once.
+func (o ModesOptions) rest(w traffic) matrix.Case {
+	c := matrix.Case{Job: w.job, Main: w.main, Only: o.own()}
+	c.Job.Duration = max(idleTime, o.Duration)
+	c.Params = map[string]string{"for": c.Job.Duration.String()}
+	return c
 }
 
 // streams are tcp-stream's: by their number, and with controls by what is

@@ -87,7 +87,7 @@ func (p ModesPlan) count(c matrix.Case) (n int) {
 		return 1
 	}
 	for _, v := range p.All {
-		if v.has(c.Path) && (len(c.Only) == 0 || slices.Contains(c.Only, v.Name())) {
+		if (c.Job.Workload == load.Idle || v.has(c.Path)) && (len(c.Only) == 0 || slices.Contains(c.Only, v.Name())) {
 			n++
 		}
 	}

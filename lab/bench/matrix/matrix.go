@@ -33,7 +33,7 @@ const (
 
 // Case is one row of the plan: every bed that has its path measures it alike.
 type Case struct {
-	Path, Target string
+	Path, Target string // empty if nothing is sent ([load.Idle])
 	// Job is what to do; the bed fills in its ends.
 	Job load.Job
 	// Params stand beside the figures: "write": "128KiB".
@@ -61,7 +61,8 @@ type Ends struct {
 	// To and Port as in [load.Job]; zero for the server's own address.
 	To   netip.AddrPort
 	Port uint16
-	// Sender is the device whose MTU and offloads stand beside the figures.
+	// Sender is the device whose MTU and offloads stand beside the figures; without
+	// a namespace there are none.
 	Sender load.Device
 }
 

@@ -76,19 +76,9 @@ func prepare(o Options, beds []Bed, cases []Case) (*run, error) {
 	for _, c := range cases {
 		w := &row{Case: c}
 		for _, b := range beds {
-			ends, ok := b.Ends(c.Path, c.Target)
-			if !ok || !c.in(b.Name()) {
-				continue
-			}
-			nature, err := ends.Sender.Nature()
-			if err != nil {
+			if err := w.join(b); err != nil {
 				return nil, fmt.Errorf("%s: %w", b.Name(), err)
 			}
-			w.cells = append(w.cells, &cell{bed: b, ends: ends})
-			w.series = append(w.series, report.Series{
-				Variant: b.Name(), Workload: c.Job.Workload, Path: c.Path, Target: c.Target, Params: c.Params, Main: c.Main,
-				MTU: nature.MTU, Offloads: nature.Offloads,
-			})
 		}
 		if len(w.cells) > 0 {
 			w.took = w.expected()
@@ -99,6 +89,35 @@ func prepare(o Options, beds []Bed, cases []Case) (*run, error) {
 		return nil, errors.New("no network has what was to be measured")
 	}
 	return r, nil
+}
+
+// join adds a bed to a row that it takes part in. At rest all do that have
+// processes of their own, whatever paths they have.
+func (w *row) join(b Bed) error {
+	if !w.in(b.Name()) {
+		return nil
+	}
+	s := report.Series{Variant: b.Name(), Workload: w.Job.Workload, Path: w.Path, Target: w.Target, Params: w.Params, Main: w.Main}
+	c := &cell{bed: b}
+	if w.Job.Workload == load.Idle {
+		if len(b.Watch().Processes) == 0 {
+			return nil
+		}
+	} else {
+		var ok bool
+		if c.ends, ok = b.Ends(w.Path, w.Target); !ok {
+			return nil
+		}
+	}
+	if c.ends.Sender.NS != nil {
+		nature, err := c.ends.Sender.Nature()
+		if err != nil {
+			return err
+		}
+		s.MTU, s.Offloads = nature.MTU, nature.Offloads
+	}
+	w.cells, w.series = append(w.cells, c), append(w.series, s)
+	return nil
 }
 
 func (o Options) filled() Options {
@@ -133,7 +152,7 @@ func (o Options) plan(beds []Bed, cases []Case) report.Plan {
 		if !slices.Contains(p.Workloads, c.Job.Workload) {
 			p.Workloads = append(p.Workloads, c.Job.Workload)
 		}
-		if !slices.Contains(p.Paths, c.Path) {
+		if c.Path != "" && !slices.Contains(p.Paths, c.Path) {
 			p.Paths = append(p.Paths, c.Path)
 		}
 		if c.Job.Workload != load.Idle && p.RoundNs == 0 {
@@ -245,7 +264,11 @@ func (r *run) heading(round int, due []*row) string {
 	if round >= r.Rounds {
 		return text + fmt.Sprintf(" (%d of %d cases still vary; at most %s in all):", len(due), len(r.rows), most.Round(time.Second))
 	}
-	return text + fmt.Sprintf(" (%s to %s in all):", least.Round(time.Second), most.Round(time.Second))
+	between := least.Round(time.Second).String()
+	if to := most.Round(time.Second).String(); to != between {
+		between += " to " + to
+	}
+	return text + fmt.Sprintf(" (%s in all):", between)
 }
 
 // order shuffles the beds of a row anew in every round.
