@@ -20,11 +20,6 @@ const (
 	// HoldTime and Keepalive are what RFC 4271 §10 suggests.
 	HoldTime  = 90 * time.Second
 	Keepalive = 30 * time.Second
-	// ConnectRetry is the least that gobgp allows. Its dialler waits a random
-	// 1-2 s before the first attempt and again between attempts of that many
-	// seconds (gobgp pkg/server/fsm.go, connectLoop), so this bounds how soon a
-	// mesh stands: just under 2 s after the last speaker came up.
-	ConnectRetry = time.Second
 	// IdleHold is how long a peer that was lost rests before the next attempt.
 	// gobgp rests 5 s (holdtimeIdle) unless told otherwise, see sessions.hasten.
 	IdleHold = time.Second
@@ -37,5 +32,5 @@ const (
 	SweepAfter = 30 * time.Second
 )
 
-// port is BGP's (RFC 4271 §8.2.1).
+// port is where speakers listen (RFC 4271 §8.2.1).
 const port = 179

@@ -17,7 +17,7 @@ import (
 // change of state discards), and disabling and enabling the peer restarts the
 // timer with it.
 func (s *sessions) hasten(ctx context.Context, addr netip.Addr) error {
-	a := addr.String()
+	a := s.wires.innerOf(addr).String()
 	if err := s.srv.ResetPeer(ctx, &api.ResetPeerRequest{Address: a}); err != nil {
 		return fmt.Errorf("hasten peer %s: %w", a, err)
 	}

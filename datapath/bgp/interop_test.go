@@ -28,7 +28,7 @@ func TestSessionDecodesInTShark(t *testing.T) {
 	nodes := mesh(t, 2)
 	file := filepath.Join(t.TempDir(), "bgp.pcap")
 	capture := spawn(t, nodes[0].ns, "tshark", "-q", "-i", "eth0", "-f", "tcp port 179", "-w", file)
-	capture.waitFor("Capturing on")
+	capture.waitFor("Capture started")
 	for _, n := range nodes {
 		n.start()
 	}

@@ -23,9 +23,11 @@ var ErrIdentity = errors.New("AS number, router ID and listening address of a ru
 
 var ipv4Unicast = &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST}
 
-// sessions is a gobgp server and the configuration that it runs.
+// sessions is a gobgp server, its wires to the peers, and the configuration
+// that both run.
 type sessions struct {
 	srv       *server.BgpServer
+	wires     *wires
 	cfg       datapath.Speaker
 	started   bool
 	peers     map[netip.Addr]datapath.Peer
@@ -59,8 +61,17 @@ func (s *sessions) configure(ctx context.Context, cfg datapath.Speaker, emit fun
 }
 
 func (s *sessions) start(ctx context.Context, cfg datapath.Speaker, emit func(*api.WatchEventResponse)) error {
-	err := s.srv.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
-		Asn: cfg.ASN, RouterId: cfg.RouterID.String(), ListenPort: port,
+	ws, err := openWires(cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("start BGP on %s: %w", cfg.Listen, err)
+	}
+	defer func() {
+		if !s.started {
+			_ = ws.listener.Close() // the next configuration tries again
+		}
+	}()
+	err = s.srv.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
+		Asn: cfg.ASN, RouterId: cfg.RouterID.String(), ListenPort: innerPort,
 		ListenAddresses: []string{cfg.Listen.String()},
 		Families:        []uint32{0}, // IPv4 unicast (gobgp pkg/config/oc IntToAfiSafiTypeMap)
 	}})
@@ -79,7 +90,8 @@ func (s *sessions) start(ctx context.Context, cfg datapath.Speaker, emit func(*a
 	if err != nil {
 		return fmt.Errorf("watch BGP on %s: %w", cfg.Listen, err)
 	}
-	s.started, s.cfg = true, cfg
+	s.started, s.cfg, s.wires = true, cfg, ws
+	go ws.accept(ctx)
 	return nil
 }
 
@@ -147,17 +159,20 @@ func (s *sessions) configurePeers(ctx context.Context, clusterChanged bool) erro
 		if keep && p == have && (!clusterChanged || !p.ReflectorClient) {
 			continue
 		}
-		if err := s.srv.DeletePeer(ctx, &api.DeletePeerRequest{Address: addr.String()}); err != nil {
+		if err := s.srv.DeletePeer(ctx, &api.DeletePeerRequest{Address: s.wires.innerOf(addr).String()}); err != nil {
 			errs = append(errs, fmt.Errorf("remove peer %s: %w", have.Name, err))
 			continue
 		}
+		s.wires.remove(addr)
 		delete(s.peers, addr)
 	}
 	for _, addr := range slices.SortedFunc(maps.Keys(want), netip.Addr.Compare) {
 		if _, have := s.peers[addr]; have {
 			continue
 		}
-		if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peerConfig(want[addr])}); err != nil {
+		inner := s.wires.add(ctx, want[addr], want[addr].ASN == s.cfg.ASN)
+		if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peerConfig(want[addr], inner)}); err != nil {
+			s.wires.remove(addr)
 			errs = append(errs, fmt.Errorf("add peer %s: %w", want[addr].Name, err))
 			continue
 		}
@@ -166,13 +181,14 @@ func (s *sessions) configurePeers(ctx context.Context, clusterChanged bool) erro
 	return errors.Join(errs...)
 }
 
-func (s *sessions) peerConfig(p datapath.Peer) *api.Peer {
+// peerConfig is a peer that gobgp knows by its wire's address and waits for.
+func (s *sessions) peerConfig(p datapath.Peer, inner netip.Addr) *api.Peer {
 	peer := &api.Peer{
-		Conf:      &api.PeerConf{NeighborAddress: p.Address.String(), PeerAsn: p.ASN, Description: p.Name},
-		Transport: &api.Transport{LocalAddress: s.cfg.Listen.String(), PassiveMode: p.Passive},
+		Conf:      &api.PeerConf{NeighborAddress: inner.String(), PeerAsn: p.ASN, Description: p.Name},
+		Transport: &api.Transport{LocalAddress: s.cfg.Listen.String(), PassiveMode: true},
 		Timers: &api.Timers{Config: &api.TimersConfig{
 			HoldTime: seconds(HoldTime), KeepaliveInterval: seconds(Keepalive),
-			ConnectRetry: seconds(ConnectRetry), IdleHoldTimeAfterReset: seconds(IdleHold),
+			IdleHoldTimeAfterReset: seconds(IdleHold),
 		}},
 		// Without the N bit of RFC 8538, so that a NOTIFICATION withdraws and
 		// only a lost connection is taken for a restart.
@@ -199,5 +215,6 @@ func (s *sessions) stop(ctx context.Context) error {
 	if err := s.srv.StopBgp(ctx, &api.StopBgpRequest{}); err != nil {
 		return fmt.Errorf("stop BGP on %s: %w", s.cfg.Listen, err)
 	}
+	s.wires.drain()
 	return nil
 }

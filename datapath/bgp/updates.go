@@ -33,12 +33,13 @@ func (s *speaker) handle(ctx context.Context, ev *api.WatchEventResponse) {
 }
 
 func (s *speaker) peerChanged(ctx context.Context, now *api.PeerState) {
-	addr, err := netip.ParseAddr(now.GetNeighborAddress())
+	addr := s.sessions.wires.peerOf(now.GetNeighborAddress())
 	st, known := s.status[addr]
 	state, named := stateOf[now.GetSessionState()]
-	if err != nil || !known || !named || st.State == state {
+	if !known || !named || st.State == state {
 		return
 	}
+	s.sessions.wires.setWaiting(addr, state == Active)
 	st.State, st.Since, st.endOfRIB = state, time.Now(), false
 	s.emit(Event{Kind: EventPeer, Peer: &st.PeerStatus})
 	if state == Idle {
@@ -49,8 +50,7 @@ func (s *speaker) peerChanged(ctx context.Context, now *api.PeerState) {
 }
 
 func (s *speaker) endOfRIB(path *api.Path) {
-	addr, err := netip.ParseAddr(path.GetNeighborIp())
-	if st, known := s.status[addr]; err == nil && known {
+	if st, known := s.status[s.sessions.wires.peerOf(path.GetNeighborIp())]; known {
 		st.endOfRIB = true
 	}
 }
