@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"slipway/datapath/bpf"
+	"slipway/installer/components"
 	"slipway/lab"
 	"slipway/lab/podexec"
 	"slipway/topology"
@@ -90,6 +91,8 @@ func exitCode(ctx context.Context, err error) int {
 	var unsupported *bpf.UnsupportedError
 	var name *lab.NameError
 	var path *lab.PathError
+	var unknown *components.UnknownError
+	var missing *components.MissingError
 	switch {
 	case errors.As(err, &silent):
 		return silent.code
@@ -97,9 +100,9 @@ func exitCode(ctx context.Context, err error) int {
 		return exitInterrupted
 	case errors.As(err, &c):
 		return c.code
-	case errors.As(err, &diags), errors.As(err, &name), errors.As(err, &path), errors.Is(err, lab.ErrNoLab):
+	case errors.As(err, &diags), errors.As(err, &name), errors.As(err, &path), errors.As(err, &unknown), errors.Is(err, lab.ErrNoLab):
 		return exitUsage
-	case errors.As(err, &privilege), errors.As(err, &unsupported), errors.Is(err, exec.ErrNotFound), denied(err):
+	case errors.As(err, &privilege), errors.As(err, &unsupported), errors.As(err, &missing), errors.Is(err, exec.ErrNotFound), denied(err):
 		return exitMissing
 	default:
 		return exitNo
@@ -201,7 +204,7 @@ machine's own network is never touched.`,
 	root.AddCommand(
 		a.demoCmd(), a.upCmd(), a.downCmd(), a.listCmd(), a.inspectCmd(), a.statusCmd(),
 		a.applyCmd(), a.deleteCmd(), a.getCmd(), a.execCmd(), a.shellCmd(), a.modeCmd(), a.traceCmd(), a.benchCmd(),
-		a.captureCmd(), a.proxyCmd(), a.graphCmd(), a.doctorCmd(), a.schemaCmd(), a.versionCmd(), a.manCmd(),
+		a.captureCmd(), a.proxyCmd(), a.graphCmd(), a.componentsCmd(), a.doctorCmd(), a.schemaCmd(), a.versionCmd(), a.manCmd(),
 		a.cniCmd(), a.daemonCmd(), a.speakerCmd(),
 	)
 	for _, c := range root.Commands() {

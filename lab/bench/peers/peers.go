@@ -53,6 +53,20 @@ type Options struct {
 	Progress  lab.Progress
 }
 
+// Run runs sections one after the other. A report comes back with an error, too:
+// as far as it got.
+func Run(ctx context.Context, sections []Section, o Options) (*report.Report, error) {
+	var all *report.Report
+	for _, s := range sections {
+		r, err := s.Run(ctx, o)
+		all = merge(all, r)
+		if err != nil {
+			return all, fmt.Errorf("%s: %w", s.Name, err)
+		}
+	}
+	return all, nil
+}
+
 // merge adds b's figures to a's: what was measured one after the other in
 // one section. Either may be nil.
 func merge(a, b *report.Report) *report.Report {
