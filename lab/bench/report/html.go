@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"strings"
 )
 
 var (
@@ -29,61 +30,94 @@ type page struct {
 	Heading, Legend  string
 	Conditions, Plan []pair
 	Warnings, Notes  []string
-	Groups           []pageGroup
+	Summary          []pageTable
+	SummaryLegend    string
+	Parts            []pagePart
 	Style            template.CSS
 	Library, Script  template.JS
 	Licence          string
 	Charts, Raw      template.JS // JSON, which json.Marshal keeps free of </script>
 }
 
-type pageGroup struct {
-	Title    string
-	Variants []string
-	Rows     [][]string // label, then a cell for each variant
-	Charts   []chart
+// pagePart is a group or a curve.
+type pagePart struct {
+	Number int // from 1
+	Title  string
+	Main   *pageChart
+	// More are the charts of the other metrics, which are drawn when somebody asks
+	// for them.
+	More   []pageChart
+	Tables []pageTable
+	// Points are the tables of a curve's points, with all metrics.
+	Points []pageTable
 }
 
-// chart is one metric of a group in the unit in which it is printed.
-type chart struct {
-	Label string `json:"label"`
-	Unit  string `json:"unit"`
-	Bars  []bar  `json:"bars"`
-	// Control is what ratios are to, empty where there are none.
-	Control string `json:"control,omitempty"`
+// pageChart is a place for a chart.
+type pageChart struct {
+	ID             int // in the page's list
+	Label, Control string
 }
 
-// bar is one variant's figures: an interval, its median, and every round.
-type bar struct {
-	Variant string     `json:"variant"`
-	Rounds  []*float64 `json:"rounds"`
-	Median  float64    `json:"median"`
-	Low     float64    `json:"low"`
-	High    float64    `json:"high"`
-	Text    string     `json:"text"`
-	Ratio   *Summary   `json:"ratio,omitempty"`
-	Open    bool       `json:"open,omitempty"` // no evidence of a difference
-	By      string     `json:"by,omitempty"`   // the ratio as text
+type pageTable struct {
+	Title, Corner string
+	Heads         []string
+	Rows          []pageRow
 }
 
-// HTML writes one page that needs nothing else, a network least of all: charts
-// with every round and the intervals, the same as tables, conditions, plan and
-// the raw report. It is dark where the reader's system is, and can be printed.
+type pageRow struct {
+	Label, Under string
+	Part         int // where the label leads to, from 1; 0 is nowhere
+	Cells        []string
+}
+
+func pageTableOf(title string, s sheet) pageTable {
+	out := pageTable{Title: title, Corner: s.corner, Heads: s.heads}
+	for _, r := range s.rows {
+		label, under, _ := strings.Cut(r[0], "\n")
+		out.Rows = append(out.Rows, pageRow{Label: label, Under: strings.TrimSpace(under), Cells: r[1:]})
+	}
+	return out
+}
+
+// drawings are what the page's script draws.
+type drawings struct {
+	Variants []string `json:"variants"` // their order gives each its colour
+	Charts   []chart  `json:"charts"`
+}
+
+// HTML writes one page that needs nothing else, a network least of all: the
+// summary, charts with every round and the intervals, lines where a parameter is
+// varied, the same as tables, conditions, plan and the raw report. It is dark
+// where the reader's system is, and can be printed.
 func HTML(w io.Writer, r *Report) error {
 	p := page{
 		Heading: r.heading(), Legend: r.legend(), Conditions: r.Conditions.facts(), Plan: r.Plan.facts(), Warnings: r.Warnings, Notes: r.Notes,
-		Style: template.CSS(pageStyle), Library: template.JS(chartScript), Script: template.JS(pageScript), //nolint:gosec // our own files
+		SummaryLegend: summaryLegend, Style: template.CSS(pageStyle), Library: template.JS(chartScript), Script: template.JS(pageScript), //nolint:gosec // our own files
 		Licence: chartLicence,
 	}
-	var charts [][]chart
-	for _, g := range r.groups() {
-		p.Groups = append(p.Groups, g.page())
-		charts = append(charts, p.Groups[len(p.Groups)-1].Charts)
+	d := drawings{Variants: r.variants()}
+	parts := r.parts()
+	for i, part := range parts {
+		if part.group != nil {
+			p.Parts = append(p.Parts, part.group.page(&d))
+		} else {
+			p.Parts = append(p.Parts, part.curve.page(&d))
+		}
+		p.Parts[i].Number = i + 1
+	}
+	sheets, at := r.summary(parts)
+	for i, s := range sheets {
+		t := pageTableOf("", s)
+		for j := range t.Rows {
+			t.Rows[j].Part = at[i][j] + 1
+		}
+		p.Summary = append(p.Summary, t)
 	}
 	raw, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
-	drawn, err := json.Marshal(charts)
+	drawn, err := json.Marshal(d)
 	if err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
@@ -95,39 +129,46 @@ func HTML(w io.Writer, r *Report) error {
 	return written(w, b.String())
 }
 
-func (g *group) page() pageGroup {
-	out := pageGroup{Title: g.title, Variants: g.variants}
-	out.Rows = g.sheet().rows
-	for _, r := range g.rows {
-		if r.better != Neither { // counts are in the table
-			out.Charts = append(out.Charts, r.chart(g.variants))
+func (g *group) page(d *drawings) pagePart {
+	out := pagePart{Title: g.title, Tables: []pageTable{pageTableOf("", g.sheet())}}
+	main := g.main()
+	for i := range g.rows {
+		r := &g.rows[i]
+		if r.better == Neither && r != main { // counts are in the table
+			continue
 		}
+		out.add(d, r.chart(g.variants), r == main)
 	}
 	return out
 }
 
-func (r row) chart(variants []string) chart {
-	c := chart{Label: r.label(), Unit: r.scale.unit, Bars: []bar{}}
-	for i, m := range r.cells {
-		if m == nil || m.Summary.N == 0 {
+// add gives a chart its place.
+func (p *pagePart) add(d *drawings, c chart, main bool) {
+	at := pageChart{ID: len(d.Charts), Label: c.Label, Control: c.Control}
+	d.Charts = append(d.Charts, c)
+	if main {
+		p.Main = &at
+	} else {
+		p.More = append(p.More, at)
+	}
+}
+
+func (c *curve) page(d *drawings) pagePart {
+	out := pagePart{Title: c.heading()}
+	if facts := c.facts(); len(facts.rows) > 0 {
+		out.Tables = append(out.Tables, pageTableOf("", facts))
+	}
+	for i, r := range c.rows() {
+		if i > 0 && r.better == Neither {
 			continue
 		}
-		s := m.Summary
-		b := bar{
-			Variant: variants[i], Median: s.Median / r.scale.by, Low: s.Low / r.scale.by, High: s.High / r.scale.by, Text: r.value(s),
-			Ratio: m.Ratio, By: m.ratio(variants[i]), Rounds: []*float64{},
+		out.add(d, c.chart(r), i == 0)
+		if i == 0 {
+			out.Tables = append(out.Tables, pageTableOf(r.label(), c.sheet(r)))
 		}
-		for _, v := range m.Rounds {
-			if v != nil {
-				scaled := *v / r.scale.by
-				v = &scaled
-			}
-			b.Rounds = append(b.Rounds, v)
-		}
-		if m.Ratio != nil {
-			b.Open, c.Control = m.Control != variants[i] && open(m.Ratio), m.Control
-		}
-		c.Bars = append(c.Bars, b)
 	}
-	return c
+	for _, p := range c.points {
+		out.Points = append(out.Points, pageTableOf(c.by+" "+p.text, p.group.sheet()))
+	}
+	return out
 }

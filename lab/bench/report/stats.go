@@ -1,9 +1,11 @@
 package report
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
 
 	"gonum.org/v1/gonum/stat/distuv"
 )
@@ -45,21 +47,50 @@ func Summarize(rounds []float64, seed uint64) Summary {
 	return s
 }
 
+// weighed is a value and how often it was drawn.
+type weighed struct {
+	value float64
+	times int
+}
+
 // bootstrap draws n of sorted's n values, with putting back, again and again,
 // and returns the medians of the draws in order.
-func bootstrap(sorted []float64, seed uint64) []float64 {
-	n := len(sorted)
-	rng := rand.New(rand.NewPCG(seed, uint64(n)))
-	medians, drawn := make([]float64, resamples), make([]int, n)
-	for i := range medians {
-		clear(drawn)
-		for range n {
-			drawn[rng.IntN(n)]++
-		}
-		medians[i] = (sorted[nth(drawn, (n-1)/2)] + sorted[nth(drawn, n/2)]) / 2
+func bootstrap(sorted []float64, seed uint64) []weighed {
+	var out []weighed
+	for between, times := range middles(len(sorted), seed) {
+		out = append(out, weighed{(sorted[between[0]] + sorted[between[1]]) / 2, times})
 	}
-	slices.Sort(medians)
-	return medians
+	slices.SortFunc(out, func(a, b weighed) int { return cmp.Compare(a.value, b.value) })
+	return out
+}
+
+// drawing are the draws of so many values by a seed.
+type drawing struct {
+	n    int
+	seed uint64
+}
+
+// knownDraws has what middles gave, map[[2]int]int by drawing: a report has thousands
+// of metrics of the same number of rounds.
+var knownDraws sync.Map
+
+// middles are the places, among n sorted values, of the two in the middle of each
+// draw, and how often each two were. They depend on no value.
+func middles(n int, seed uint64) map[[2]int]int {
+	if known, ok := knownDraws.Load(drawing{n, seed}); ok {
+		return known.(map[[2]int]int)
+	}
+	rng := rand.New(rand.NewPCG(seed, uint64(n)))
+	out, times := map[[2]int]int{}, make([]int, n)
+	for range resamples {
+		clear(times)
+		for range n {
+			times[rng.IntN(n)]++
+		}
+		out[[2]int{nth(times, (n-1)/2), nth(times, n/2)}]++
+	}
+	knownDraws.Store(drawing{n, seed}, out)
+	return out
 }
 
 // nth is the index of the k-th (from zero) of the values drawn, in order.
@@ -81,12 +112,19 @@ func expandedTail(n int) float64 {
 }
 
 // quantile of sorted values, by the nearest rank outwards.
-func quantile(sorted []float64, p float64) float64 {
-	at := p * float64(len(sorted)-1)
+func quantile(sorted []weighed, p float64) float64 {
+	at := p * (resamples - 1)
+	rank := int(math.Ceil(at))
 	if p < 0.5 {
-		return sorted[int(math.Floor(at))]
+		rank = int(math.Floor(at))
 	}
-	return sorted[int(math.Ceil(at))]
+	for _, w := range sorted {
+		if rank < w.times {
+			return w.value
+		}
+		rank -= w.times
+	}
+	return sorted[len(sorted)-1].value
 }
 
 // Narrow reports whether the interval reaches at most rel (0.05: five percent)
