@@ -233,7 +233,7 @@ func TestStolenTimeIsMeasuredAgain(t *testing.T) {
 	if want := "1 2 3 5 6"; strings.Join(got[:5], " ") != want {
 		t.Errorf("figures %v, want %s: the fourth stole more than the third", got, want)
 	}
-	for _, want := range []string{"1 times a case was measured again", "tcp-stream other-node in round 3 (30 %)"} {
+	for _, want := range []string{"measured again: once", "tcp-stream other-node in round 3 (30 %)"} {
 		if !slices.ContainsFunc(r.Warnings, func(w string) bool { return strings.Contains(w, want) }) {
 			t.Errorf("no warning of %q: %q", want, r.Warnings)
 		}

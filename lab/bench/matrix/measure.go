@@ -16,7 +16,8 @@ import (
 // within seconds no longer meet it alike.
 const muchSteal = 0.05
 
-// maxFailures is how often one case may fail in one bed before the run ends.
+// maxFailures is how often in a row one case may fail in one bed before the run
+// ends.
 const maxFailures = 3
 
 // measureRow measures a case in its beds, and a second time if a hypervisor took
@@ -98,6 +99,8 @@ func (r *run) eachBed(ctx context.Context, round, at int, w *row, out []load.Fig
 				return err
 			}
 			r.failures = append(r.failures, err.Error())
+		} else {
+			c.errs = 0
 		}
 		out[i] = f
 		r.Progress.Step()
@@ -206,14 +209,21 @@ func (r *run) doubts() {
 		r.report.Warnings = append(r.report.Warnings, fmt.Sprintf(format, args...))
 	}
 	if r.repeated > 0 {
-		warn("%d times a case was measured again, since the hypervisor took over %.0f %% of the CPUs' time", r.repeated, 100*muchSteal)
+		warn("the hypervisor took over %.0f %% of the CPUs' time during a case, and it was measured again: %s", 100*muchSteal, times(r.repeated))
 	}
 	if len(r.noisy) > 0 {
 		warn("the hypervisor took much of the CPUs' time (in brackets) during %s", some(r.noisy))
 	}
 	if len(r.failures) > 0 {
-		warn("%d measurements failed and have no figure: %s", len(r.failures), some(r.failures))
+		warn("measurements that failed have no figure, %s: %s", times(len(r.failures)), some(r.failures))
 	}
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 // some lists the first few.

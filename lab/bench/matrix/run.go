@@ -37,7 +37,7 @@ type row struct {
 type cell struct {
 	bed  Bed
 	ends Ends
-	errs int // how often it failed
+	errs int // how often it failed in a row
 }
 
 // Run measures every case in every bed that has it, round by round. A case's beds
