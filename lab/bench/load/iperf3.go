@@ -6,15 +6,27 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"slipway/internal/run"
 )
 
-// Iperf3 runs tcp-stream and udp-stream by the program of that name, which has
-// to be installed. It measures whole seconds: a job's times are rounded up.
+// Iperf3 runs tcp-stream, udp-stream and udp-pps by the program of that name,
+// which has to be installed.
 type Iperf3 struct{}
+
+// Workloads are what iperf3 can run: it has no requests and answers.
+func (Iperf3) Workloads() []string { return []string{TCPStream, UDPStream, UDPPackets} }
+
+// wholeSeconds is the job as iperf3 runs it: times are rounded up.
+func wholeSeconds(j Job) Job {
+	up := func(d time.Duration) time.Duration { return (d + time.Second - 1).Truncate(time.Second) }
+	j.Duration, j.WarmUp = up(j.Duration), up(j.WarmUp)
+	return j
+}
 
 // iperfPort is where iperf3 listens by default (its -p).
 const iperfPort = 5201
@@ -25,11 +37,11 @@ const iperfOverhead = 10 * time.Second
 // iperfRetry is how long to wait for the server before asking again.
 const iperfRetry = 10 * time.Millisecond
 
-// Run runs one job.
-func (Iperf3) Run(ctx context.Context, j Job) (Figures, error) {
-	p, err := j.prepared()
-	if err == nil && j.Workload != TCPStream && j.Workload != UDPStream {
-		err = errors.New("iperf3 cannot run it")
+// Run runs one job. iperf3 measures whole seconds: times are rounded up.
+func (i Iperf3) Run(ctx context.Context, j Job) (Figures, error) {
+	p, err := wholeSeconds(j).prepared()
+	if can := i.Workloads(); err == nil && !slices.Contains(can, j.Workload) {
+		err = fmt.Errorf("iperf3 cannot run it, only %s", strings.Join(can, ", "))
 	}
 	var f Figures
 	if err == nil {
@@ -103,7 +115,7 @@ func askIperf(ctx context.Context, j Job) (*iperfReport, error) {
 
 func iperfArgs(j Job) []string {
 	to := j.target(j.Port)
-	seconds := func(d time.Duration) string { return strconv.Itoa(int(math.Ceil(d.Seconds()))) }
+	seconds := func(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 	args := []string{
 		"-J", "-c", to.Addr().String(), "-p", strconv.Itoa(int(to.Port())),
 		"-t", seconds(j.Duration), "-O", seconds(j.WarmUp), "-P", strconv.Itoa(j.Streams),
@@ -149,7 +161,7 @@ type iperfSum struct {
 }
 
 func (r *iperfReport) figures(j Job) (Figures, error) {
-	if j.Workload == UDPStream {
+	if j.Workload != TCPStream {
 		return r.End.Sum.datagrams(j)
 	}
 	received := r.End.Received.BitsPerSecond

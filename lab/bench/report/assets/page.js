@@ -62,6 +62,7 @@
       tooltip: { formatter: (p) => text(p.name + ": " + p.value[0].toPrecision(4) + " " + chart.unit) },
     });
     const x = { ...b.axis, type: "value", min: 0 };
+    if (ratios) x.max = (v) => v.max < 1.1 ? 1.2 : null; // one can be seen
     x.axisLabel = { ...x.axisLabel, formatter: (v) => (ratios ? "×" : "") + v };
     return {
       ...b.all, series, xAxis: x, grid: { left: 8, right: 24, top: 6, bottom: 4, containLabel: true },
@@ -104,6 +105,7 @@
     x.splitLine = { show: false };
     const y = { ...b.axis, type: logY ? "log" : "value", min: logY ? undefined : 0 };
     y.axisLabel = { ...y.axisLabel, formatter: (v) => (ratios ? "×" : "") + v };
+    if (ratios) y.max = (v) => v.max < 1.1 ? 1.2 : null; // one can be seen
     return { ...b.all, series, xAxis: x, yAxis: y, grid: { left: 8, right: 30, top: 14, bottom: 30, containLabel: true } };
   };
 
