@@ -84,7 +84,7 @@ func (a *app) benchCmd() *cobra.Command {
 	fl.BoolVar(&f.quick, "quick", false, "all five modes by tcp-stream, tcp-rr and tcp-crr in under a minute: 3 rounds of 0.5 s")
 	fl.StringVarP(&f.file, "write", "w", "", "write the report to this file instead of stdout")
 	fl.StringVar(&f.save, "save", "", "also write the report as JSON to this file")
-	for _, sub := range []*cobra.Command{a.benchScaleCmd(), a.benchPeersCmd(), a.benchCompareCmd(), a.benchRenderCmd()} {
+	for _, sub := range []*cobra.Command{a.benchScaleCmd(), a.benchCurveCmd(), a.benchPeersCmd(), a.benchCompareCmd(), a.benchRenderCmd()} {
 		wrapArgs(sub)
 		c.AddCommand(sub)
 	}

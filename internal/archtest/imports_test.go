@@ -31,12 +31,12 @@ var layers = [][]string{
 	{"lab"},
 	{"lab/bench/report", "lab/bench/load", "lab/bench/footprint"},
 	{"lab/bench/matrix"},
-	{"lab/doctor", "lab/bench", "lab/netview", "lab/traceview"},
+	{"lab/doctor", "lab/bench", "lab/bench/curve", "lab/netview", "lab/traceview"},
 	{"lab/bench/peers"},
 	{"lab/tracer", "lab/capture", "lab/services"},
 	{"lab/demo"},
 	{"cmd/slipway"},
-	{"e2e", "e2e/robust", "e2e/tracing"}, // tests of the whole
+	{"e2e", "e2e/robust", "e2e/tracing", "e2e/interop"}, // tests of the whole
 }
 
 // pure packages compute and never look at a kernel: none of these may be in

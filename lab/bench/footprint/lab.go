@@ -76,3 +76,16 @@ func processTime(pid int) (time.Duration, error) {
 	}
 	return time.Duration(ticks) * time.Second / userHz, nil
 }
+
+// Private is the private memory (RssAnon, proc_pid_status(5)) of processes, in
+// bytes, all together.
+func Private(pids ...int) (sum int64, err error) {
+	for _, pid := range pids {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			return 0, fmt.Errorf("memory of process %d: %w", pid, err)
+		}
+		sum += sizes(string(data))["RssAnon"]
+	}
+	return sum, nil
+}
