@@ -2,8 +2,10 @@ package bench
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"slipway/lab/bench/load"
 	"slipway/lab/bench/matrix"
@@ -17,6 +19,7 @@ func (p ModesPlan) notes(r *report.Report) []string {
 		"Ratios are to " + p.Control + " in the same round. Everything is on one machine: no wire limits, segmentation is left to the last device.",
 		"CPU time is the whole machine's: generator, both ends and datapath; the daemon's is of the lab's own processes.",
 	}
+	out = append(out, p.beside(r)...)
 	if !p.Controls {
 		return append(out, "tcp-stream hands "+strconv.Itoa(load.DefaultWrite>>10)+" KiB to the kernel at once; how a write packs into segments depends on the MTU, so a part of a difference may be packing and not encapsulation: --controls shows how much.")
 	}
@@ -65,9 +68,39 @@ func (p ModesPlan) equalMTU(v Variant) int {
 	return 0
 }
 
-// ratio is one variant's throughput over another's, round by round.
+// beside compares the control's pods with what the machine does without pods:
+// the same between nodes, over a veth pair and inside one namespace.
+func (p ModesPlan) beside(r *report.Report) []string {
+	var out []string
+	for _, of := range []struct{ workload, metric, text string }{
+		{load.TCPStream, load.Throughput, "the throughput of tcp-stream"}, {load.TCPRequests, load.P50, "the median time of tcp-rr"},
+	} {
+		pods := find(r, p.Control, of.workload, matrix.OtherNode, of.metric)
+		var parts []string
+		for _, c := range []struct{ path, text string }{
+			{matrix.NodeNode, "from node to node"}, {matrix.VethPair, "over one veth pair"}, {matrix.Loopback, "over loopback"},
+		} {
+			if s, ok := over(r, pods, find(r, c.path, of.workload, c.path, of.metric)); ok {
+				parts = append(parts, "×"+interval(s)+" of that "+c.text)
+			}
+		}
+		if len(parts) > 0 {
+			out = append(out, fmt.Sprintf("Between pods of two nodes %s by %s is %s.", of.text, p.Control, strings.Join(parts, ", ")))
+		}
+	}
+	return out
+}
+
+// ratio is one variant's throughput over another's, between pods of two nodes.
 func ratio(r *report.Report, of, to string) (report.Summary, bool) {
-	a, b := throughput(r, of), throughput(r, to)
+	throughput := func(variant string) *report.Metric {
+		return find(r, variant, load.TCPStream, matrix.OtherNode, load.Throughput)
+	}
+	return over(r, throughput(of), throughput(to))
+}
+
+// over is one metric's ratio to another, round by round.
+func over(r *report.Report, a, b *report.Metric) (report.Summary, bool) {
 	if a == nil || b == nil {
 		return report.Summary{}, false
 	}
@@ -75,15 +108,19 @@ func ratio(r *report.Report, of, to string) (report.Summary, bool) {
 	return report.Summarize(rounds, r.Plan.Seed), len(rounds) > 0
 }
 
-// throughput is that of one connection with the usual writes, by pod address.
-func throughput(r *report.Report, variant string) *report.Metric {
+// find is a metric of a workload in its plain form: by the pod's own address,
+// one connection, the usual writes, as fast as it goes.
+func find(r *report.Report, variant, workload, path, metric string) *report.Metric {
+	plain := map[string]string{"write": size(load.DefaultWrite), "streams": "1", "rate": ""}
 	for i := range r.Series {
 		s := &r.Series[i]
-		if s.Variant != variant || s.Workload != load.TCPStream || s.Path != matrix.OtherNode || s.Target != matrix.Pod ||
-			s.Params["write"] != size(load.DefaultWrite) || s.Params["streams"] != "1" {
+		if s.Variant != variant || s.Workload != workload || s.Path != path || s.Target != matrix.Pod && s.Target != matrix.Direct {
 			continue
 		}
-		if at := slices.IndexFunc(s.Metrics, func(m report.Metric) bool { return m.Name == load.Throughput }); at >= 0 {
+		if slices.ContainsFunc(slices.Collect(maps.Keys(s.Params)), func(k string) bool { want, known := plain[k]; return known && s.Params[k] != want }) {
+			continue
+		}
+		if at := slices.IndexFunc(s.Metrics, func(m report.Metric) bool { return m.Name == metric }); at >= 0 {
 			return &s.Metrics[at]
 		}
 	}
