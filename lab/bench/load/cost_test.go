@@ -140,7 +140,7 @@ func TestNatureOfDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What a veth pair has on by default, and GRO off (drivers/net/veth.c).
-	if diff := cmp.Diff(Nature{1500, "rx tx sg tso gso"}, got); diff != "" {
+	if diff := cmp.Diff(Nature{1500, "rx tx sg tso gso uso"}, got); diff != "" {
 		t.Error(diff)
 	}
 	if _, err := (Device{server.NS, "eth9", "server/eth9"}).Nature(); err == nil {

@@ -9,7 +9,7 @@ import (
 // Nature is what has to stand beside a figure about the device it was sent from.
 type Nature struct {
 	MTU      int    // bytes
-	Offloads string // those that are on, as ethtool -k shortens them: "rx tx sg tso gso gro"
+	Offloads string // those that are on, as ethtool -k shortens them: "rx tx sg tso gso gro uso"
 }
 
 // Nature asks the kernel.

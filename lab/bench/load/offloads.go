@@ -5,23 +5,60 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // offload is one of a device's, with the ioctls that ask for it and set it (linux
-// include/uapi/linux/ethtool.h).
+// include/uapi/linux/ethtool.h), or the name of its feature.
 type offload struct {
 	name     string
 	get, set uint32
+	feature  string
 }
 
-// offloads are in the order of ethtool -k.
+// offloads are in the order of ethtool -k. uso, segmentation of UDP, is what
+// sends datagrams together that belong to one call (UDP_SEGMENT, udp(7)).
 var offloads = []offload{
-	{"rx", unix.ETHTOOL_GRXCSUM, unix.ETHTOOL_SRXCSUM}, {"tx", unix.ETHTOOL_GTXCSUM, unix.ETHTOOL_STXCSUM},
-	{"sg", unix.ETHTOOL_GSG, unix.ETHTOOL_SSG}, {"tso", unix.ETHTOOL_GTSO, unix.ETHTOOL_STSO},
-	{"gso", unix.ETHTOOL_GGSO, unix.ETHTOOL_SGSO}, {"gro", unix.ETHTOOL_GGRO, unix.ETHTOOL_SGRO},
+	{"rx", unix.ETHTOOL_GRXCSUM, unix.ETHTOOL_SRXCSUM, ""}, {"tx", unix.ETHTOOL_GTXCSUM, unix.ETHTOOL_STXCSUM, ""},
+	{"sg", unix.ETHTOOL_GSG, unix.ETHTOOL_SSG, ""}, {"tso", unix.ETHTOOL_GTSO, unix.ETHTOOL_STSO, ""},
+	{"gso", unix.ETHTOOL_GGSO, unix.ETHTOOL_SGSO, ""}, {"gro", unix.ETHTOOL_GGRO, unix.ETHTOOL_SGRO, ""},
+	{"uso", 0, 0, "tx-udp-segmentation"},
+}
+
+// is reports whether the offload is on; a device that does not know it has it
+// not.
+func (o offload) is(s socket, device string) (on bool, err error) {
+	if o.feature != "" {
+		on, err = s.hasFeature(device, o.feature)
+	} else {
+		var v uint32
+		v, err = s.number(device, o.get, 0)
+		on = v != 0
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return false, nil
+	}
+	return on, err
+}
+
+// put switches it; that it is not as wanted then is an error.
+func (o offload) put(s socket, device string, on bool) (err error) {
+	if o.feature != "" {
+		err = s.setFeature(device, o.feature, on)
+	} else {
+		_, err = s.number(device, o.set, map[bool]uint32{true: 1}[on])
+	}
+	is, e := o.is(s, device)
+	switch {
+	case e != nil:
+		return e
+	case is == on:
+		return nil
+	case err == nil:
+		return errors.New("the kernel left it as it was")
+	}
+	return err
 }
 
 // Offloads are those of a device that are on or off, by the names in [Nature].
@@ -30,9 +67,11 @@ type Offloads map[string]bool
 // NoOffloads is what to set so that every packet is by itself what is on a wire:
 // nothing sends or puts together more than one at a time. Checksums stay as they
 // are, since a pair of veth has none to compute.
-func NoOffloads() Offloads { return Offloads{"tso": false, "gso": false, "gro": false} }
+func NoOffloads() Offloads {
+	return Offloads{"tso": false, "gso": false, "gro": false, "uso": false}
+}
 
-// String lists those that are on: "rx tx sg tso gso gro".
+// String lists those that are on: "rx tx sg tso gso gro uso".
 func (o Offloads) String() string {
 	var on []string
 	for _, known := range offloads {
@@ -52,11 +91,9 @@ func (d Device) Offloads() (Offloads, error) {
 	defer s.close()
 	o := Offloads{}
 	for _, known := range offloads {
-		value, err := s.ethtool(d.Name, known.get, 0)
-		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) { // a device that does not know it has it not
+		if o[known.name], err = known.is(s, d.Name); err != nil {
 			return nil, fmt.Errorf("look at device %s: offload %s: %w", d.Label, known.name, err)
 		}
-		o[known.name] = err == nil && value != 0
 	}
 	return o, nil
 }
@@ -98,41 +135,9 @@ func (d Device) set(want Offloads) error {
 		if !wanted {
 			continue
 		}
-		value := uint32(0)
-		if on {
-			value = 1
+		if err := o.put(s, d.Name, on); err != nil {
+			return fmt.Errorf("set offload %s of %s to %t: %w", o.name, d.Label, on, err)
 		}
-		_, err := s.ethtool(d.Name, o.set, value)
-		if is, e := s.ethtool(d.Name, o.get, 0); e == nil && (is != 0) == on {
-			continue
-		}
-		if err == nil {
-			err = errors.New("the kernel left it as it was")
-		}
-		return fmt.Errorf("set offload %s of %s to %t: %w", o.name, d.Label, on, err)
 	}
 	return nil
-}
-
-// unionSize is the room after the name in struct ifreq on 64-bit machines, in
-// bytes: that of struct ifmap (linux include/uapi/linux/if.h).
-const unionSize = 24
-
-// ethtool runs a command that takes or gives one number.
-func (s socket) ethtool(device string, command, number uint32) (uint32, error) {
-	if len(device) >= unix.IFNAMSIZ {
-		return 0, unix.EINVAL
-	}
-	value := struct{ cmd, data uint32 }{command, number} // struct ethtool_value
-	request := struct {
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [unionSize - unsafe.Sizeof(uintptr(0))]byte
-	}{data: unsafe.Pointer(&value)}
-	copy(request.name[:], device)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
-	if errno != 0 {
-		return 0, errno
-	}
-	return value.data, nil
 }

@@ -6,6 +6,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	"slipway/internal/run"
+	"slipway/internal/testnet"
 )
 
 // Without offloads every packet is its own frame: what arrives is no longer than
@@ -27,7 +31,7 @@ func TestSetOffloads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(Offloads{"tso": true, "gso": true, "gro": false}, before); diff != "" {
+	if diff := cmp.Diff(Offloads{"tso": true, "gso": true, "gro": false, "uso": true}, before); diff != "" {
 		t.Error(diff)
 	}
 	if now, err := d.Offloads(); err != nil || now.String() != "rx tx sg" {
@@ -39,7 +43,7 @@ func TestSetOffloads(t *testing.T) {
 	if _, err := d.SetOffloads(before); err != nil {
 		t.Fatal(err)
 	}
-	if now, err := d.Offloads(); err != nil || now.String() != "rx tx sg tso gso" {
+	if now, err := d.Offloads(); err != nil || now.String() != "rx tx sg tso gso uso" {
 		t.Errorf("%q, %v", now, err)
 	}
 }
@@ -58,7 +62,7 @@ func TestSetOffloadsThatOthersNeed(t *testing.T) {
 	if _, err := d.SetOffloads(before); err != nil {
 		t.Fatal(err)
 	}
-	if now, _ := d.Offloads(); now.String() != "rx tx sg tso gso" {
+	if now, _ := d.Offloads(); now.String() != "rx tx sg tso gso uso" {
 		t.Errorf("put back: %q", now)
 	}
 }
@@ -86,5 +90,39 @@ func TestSetOffloadsThatAreFixed(t *testing.T) {
 	now, err := lo.Offloads()
 	if diff := cmp.Diff(was, now); diff != "" || err != nil {
 		t.Error(diff, err)
+	}
+}
+
+// Every kind of device that a lab has can be without.
+func TestNoOffloadsOfAnyKind(t *testing.T) {
+	client, _ := wired(t)
+	h := testnet.Handle(t, client.NS)
+	named := func(name string) netlink.LinkAttrs { return netlink.LinkAttrs{Name: name} }
+	for _, l := range []netlink.Link{
+		&netlink.Bridge{LinkAttrs: named("bridge")},
+		&netlink.Vxlan{LinkAttrs: named("vxlan"), VxlanId: 1, Port: 8472},
+		&netlink.Vxlan{LinkAttrs: named("external"), FlowBased: true, Port: 8285},
+	} {
+		if err := h.LinkAdd(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := (run.Cmd{NS: client.NS, Name: "ip", Args: []string{"tuntap", "add", "tun", "mode", "tun"}}).Output(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"eth0", "bridge", "vxlan", "external", "tun", "lo"} {
+		d := Device{client.NS, name, name}
+		before, err := d.SetOffloads(NoOffloads())
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		now, err := d.Offloads()
+		if err != nil || now["tso"] || now["gso"] || now["gro"] || now["uso"] {
+			t.Errorf("%s: %q, %v", name, now, err)
+		}
+		if _, err := d.SetOffloads(before); err != nil {
+			t.Error(err)
+		}
 	}
 }
