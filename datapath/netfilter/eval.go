@@ -26,7 +26,8 @@ const (
 func (r *Rules) Eval(q Query) []Outcome {
 	e := evaluation{q: &q, table: r.tables[q.Table]}
 	w := &way{e: &e, packet: q.Packet, ctmark: q.CTMark, left: 1}
-	if !slices.Contains(Order(q.Hook), q.Table) {
+	of := r.bases[q.Table]
+	if of == nil && !slices.Contains(Order(q.Hook), q.Table) {
 		w.giveUp(q.Hook+" "+q.Table, "there is no such table at this hook")
 		return e.out
 	}
@@ -35,11 +36,15 @@ func (r *Rules) Eval(q Query) []Outcome {
 		w.giveUp(q.Packet.String(), err.Error())
 		return e.out
 	}
-	e.state = q.stateHere()
-	if e.table != nil {
+	e.state = q.stateHere(q.Table == "raw" || of != nil && !of.stop.AfterConntrack())
+	nat := q.Table == "nat"
+	switch {
+	case of != nil:
+		e.table, e.base, nat = of.table, of.chain, of.stop.NAT
+	case e.table != nil:
 		e.base = e.table.chains[strings.ToUpper(q.Hook)]
 	}
-	if e.base == nil || q.Table == "nat" && !e.asksNAT(w) {
+	if e.base == nil || nat && !e.asksNAT(w) {
 		w.end(Outcome{Verdict: Accept})
 		return e.out
 	}
@@ -48,12 +53,12 @@ func (r *Rules) Eval(q Query) []Outcome {
 	return e.out
 }
 
-// stateHere is what the connection's state looks like in the table: before
+// stateHere is what the connection's state looks like in the table: early, before
 // connection tracking there is none, which looks like INVALID (linux
 // net/netfilter/xt_conntrack.c, conntrack_mt), unless the packet has come over
 // the loopback, where it keeps what it had.
-func (q *Query) stateHere() string {
-	if q.Table == "raw" && q.In != "lo" {
+func (q *Query) stateHere(early bool) string {
+	if early && q.In != "lo" {
 		return "INVALID"
 	}
 	return q.State
@@ -189,7 +194,13 @@ func (w *way) back() (done bool) {
 
 // hit does what the rule says.
 func (w *way) hit(r *rule, b *body, n int, chance float64) (done bool) {
-	t := &b.target
+	if b.target.pick != nil {
+		return w.pick(r, &b.target, n)
+	}
+	return w.do(r, &b.target, n, chance)
+}
+
+func (w *way) do(r *rule, t *target, n int, chance float64) (done bool) {
 	h := Hit{Table: w.e.table.name, Chain: w.chain.name, Number: n, Rule: r.raw, Effect: t.effect, Probability: chance}
 	if t.change != nil {
 		h.Effect = t.change(w)

@@ -12,7 +12,7 @@ import (
 // unknown; except as the fields say.
 type Query struct {
 	Hook  string // prerouting | input | forward | output | postrouting
-	Table string // raw | mangle | nat | filter | security
+	Table string // raw | mangle | nat | filter | security, or a [Stop]'s of nftables
 
 	// Packet is as it comes to the table. One with an Outer is judged by that:
 	// rules see the carrying packet.

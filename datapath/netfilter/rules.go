@@ -6,21 +6,32 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"slipway/datapath"
 	"slipway/datapath/kubeproxy"
 )
 
 // Rules are rule sets ready to be asked, by several goroutines if need be.
-type Rules struct{ tables map[string]*table }
+type Rules struct {
+	tables map[string]*table
+	nft    map[string][]Stop // by hook
+	bases  map[string]*base  // by Stop.Table
+}
+
+func newRules() *Rules {
+	return &Rules{tables: map[string]*table{}, nft: map[string][]Stop{}, bases: map[string]*base{}}
+}
 
 type table struct {
 	name   string
 	chains map[string]*chain
+	sets   map[string]*set // of nftables: not nil
 }
 
 type chain struct {
 	name   string
 	policy string // "-" for a chain that is not built in
 	lines  []string
+	nft    []datapath.NFRule // instead of lines
 	once   sync.Once
 	ready  []rule // of lines, once a packet has come here
 }
@@ -28,6 +39,7 @@ type chain struct {
 // rule is a rule with as much of it understood as has been needed.
 type rule struct {
 	raw  string
+	text string // of nftables: raw without the comment
 	head header // a part of the rule, which must match
 	full atomic.Pointer[body]
 }
@@ -44,7 +56,7 @@ type body struct {
 // lines are told apart here; a rule is looked at when a packet comes to its
 // chain, and if it is not understood then the outcome is unknown.
 func Parse(saves map[string]string) (*Rules, error) {
-	r := &Rules{tables: map[string]*table{}}
+	r := newRules()
 	for name, text := range saves {
 		p := splitter{rules: r}
 		number := 0
@@ -100,7 +112,7 @@ func (p *splitter) line(s string) error {
 
 // Compile prepares a rule set that is parsed already.
 func Compile(rs *kubeproxy.Ruleset) *Rules {
-	r := &Rules{tables: map[string]*table{}}
+	r := newRules()
 	for _, t := range rs.Tables {
 		out := &table{name: t.Name, chains: map[string]*chain{}}
 		for _, c := range t.Chains {
@@ -118,7 +130,10 @@ func Compile(rs *kubeproxy.Ruleset) *Rules {
 // rules are the chain's rules with the header options that they begin with.
 func (c *chain) rules() []rule {
 	c.once.Do(func() {
-		c.ready = make([]rule, len(c.lines))
+		c.ready = make([]rule, len(c.lines)+len(c.nft))
+		for i, r := range c.nft {
+			c.ready[i].raw, c.ready[i].text = r.String(), r.Text
+		}
 		for i, raw := range c.lines {
 			c.ready[i].raw = raw
 			c.ready[i].head = leadingHeader(raw)
@@ -132,7 +147,12 @@ func (r *rule) body(t *table) *body {
 	if b := r.full.Load(); b != nil {
 		return b
 	}
-	b := t.compile(r.raw)
+	var b *body
+	if t.sets != nil {
+		b = t.compileNFT(r.text)
+	} else {
+		b = t.compile(r.raw)
+	}
 	r.full.Store(b)
 	return b
 }

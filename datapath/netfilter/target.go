@@ -21,12 +21,13 @@ const (
 // target is a rule's target, ready to be done.
 type target struct {
 	kind    kind
-	effect  string                     // in words, where it is always the same
-	outcome Outcome                    // of decides: verdict and reject's answer
-	chain   *chain                     // of jumps and goes
-	change  func(w *way) string        // changes the packet or the connection, and says how
-	nat     func(w *way) (*NAT, error) // of decides, in table nat
-	why     string                     // of baffles
+	effect  string                          // in words, where it is always the same
+	outcome Outcome                         // of decides: verdict and reject's answer
+	chain   *chain                          // of jumps and goes
+	change  func(w *way) string             // changes the packet or the connection, and says how
+	nat     func(w *way) (*NAT, error)      // of decides, in table nat
+	pick    func(w *way) ([]picked, string) // nftables: what is done is chosen by a map
+	why     string                          // of baffles
 }
 
 // harmless: whether the rule matches makes no difference.

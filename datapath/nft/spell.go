@@ -134,10 +134,12 @@ func spellMatch(args map[string]any) (string, bool) {
 	if n, is := args["right"].(float64); is && strings.HasPrefix(left, "mark") {
 		right = number(n)
 	}
-	switch op {
-	case "==", "in":
+	switch {
+	case left == "ct status" && op != "in": // of all bits, not of one
+		return "", false
+	case op == "==", op == "in":
 		return left + " " + right, ok
-	case "!=":
+	case op == "!=":
 		return left + " != " + right, ok
 	default:
 		return "", false

@@ -46,15 +46,22 @@ func (w *walk) hook(pl *place, s *skb, at hookPoint) *end {
 	v := &passage{w: w, pl: pl, s: s, at: at, hop: Hop{Stage: at.stage, Device: at.device()}}
 	tracks := at.stage == Prerouting || at.stage == Output
 	before := s.p
-	for _, table := range netfilter.Order(string(at.stage)) {
+	stops, translated := pl.stops(at.stage), false
+	for _, stop := range stops {
 		// Connection tracking comes after raw, before all other tables.
-		if tracks && table != "raw" {
+		if tracks && stop.AfterConntrack() {
 			if flt := w.track(pl, s); flt != nil {
 				return v.stop(flt)
 			}
 			tracks = false
 		}
-		if e := v.table(table); e != nil {
+		var e *end
+		if !stop.NAT {
+			e = v.ask(stop)
+		} else if !translated {
+			e, translated = v.translation(stops), true
+		}
+		if e != nil {
 			return e
 		}
 	}
@@ -68,37 +75,45 @@ func (w *walk) hook(pl *place, s *skb, at hookPoint) *end {
 	return nil
 }
 
-// table takes the packet through one table; table nat only where a connection
-// has its translation still to be decided.
-func (v *passage) table(table string) *end {
+// translation takes the packet through what translates: the rules only where a
+// connection has its translation still to be decided, until one decides.
+func (v *passage) translation(stops []netfilter.Stop) *end {
 	source := manip(v.at.stage)
-	if table == "nat" {
-		if v.s.ct == nil || v.s.ctState == "INVALID" || v.s.ctState == "UNTRACKED" {
-			return nil
-		}
-		if v.s.ct.settled(source) || v.s.ctState == "RELATED" {
-			v.changed = v.s.translate(source)
-			return nil
-		}
+	if v.s.ct == nil || v.s.ctState == "INVALID" || v.s.ctState == "UNTRACKED" {
+		return nil
 	}
-	if _, ok := v.pl.st.RuleSave[table]; ok {
-		if v.pl.rulesErr != nil {
-			return v.stop(unknownFault(table, "", "the rules cannot be read: %v", v.pl.rulesErr))
+	if v.s.ct.settled(source) || v.s.ctState == "RELATED" {
+		v.changed = v.s.translate(source)
+		return nil
+	}
+	for _, stop := range stops {
+		if !stop.NAT || v.nat != nil {
+			continue
 		}
-		if e := v.eval(table); e != nil {
+		if e := v.ask(stop); e != nil {
 			return e
 		}
 	}
-	if table == "nat" {
-		v.s.ct.settle(source)
-		v.changed = v.s.translate(source)
-	}
+	v.s.ct.settle(source)
+	v.changed = v.s.translate(source)
 	return nil
 }
 
+// ask takes the packet through one table or base chain, if it is there.
+func (v *passage) ask(stop netfilter.Stop) *end {
+	if v.pl.rulesErr != nil && v.pl.hasRules() {
+		return v.stop(unknownFault(stop.Owner(), "", "the rules cannot be read: %v", v.pl.rulesErr))
+	}
+	if v.pl.rules == nil || !v.pl.rules.Has(stop.Table) {
+		return nil
+	}
+	return v.eval(stop)
+}
+
 // eval asks the rules of a table, and takes one of their outcomes.
-func (v *passage) eval(table string) *end {
-	outcomes := v.w.eval(v.pl, v.query(table))
+func (v *passage) eval(stop netfilter.Stop) *end {
+	table := stop.Owner()
+	outcomes := v.w.eval(v.pl, v.query(stop.Table))
 	o := outcomes[0]
 	if len(outcomes) > 1 {
 		weights := make([]float64, len(outcomes))
@@ -111,7 +126,7 @@ func (v *passage) eval(table string) *end {
 	switch o.Verdict {
 	case netfilter.Accept:
 	case netfilter.Drop:
-		return v.stop(dropFault(table, v.hop.Rule))
+		return v.stop(dropFault(stop, v.hop.Rule))
 	case netfilter.Reject:
 		return v.reject(table, o)
 	default:
@@ -179,12 +194,16 @@ func (v *passage) query(table string) netfilter.Query {
 	return q
 }
 
-func dropFault(table, rule string) *fault {
+func dropFault(stop netfilter.Stop, rule string) *fault {
+	table, list := stop.Owner(), "iptables -t "+stop.Owner()+" -L -v -n --line-numbers"
+	if stop.NFT {
+		list = "nft list table " + table
+	}
 	text := fmt.Sprintf("the rule %q of table %s drops the packet", rule, table)
 	if policy, ok := strings.CutPrefix(rule, "policy "); ok {
 		text = fmt.Sprintf("no rule of table %s accepts the packet, and the chain's policy is %s", table, policy)
 	}
-	return &fault{reason: ReasonRuleDrop, table: table, rule: rule, text: text, hint: "iptables -t " + table + " -L -v -n --line-numbers"}
+	return &fault{reason: ReasonRuleDrop, table: table, rule: rule, text: text, hint: list}
 }
 
 func (v *passage) stop(flt *fault) *end {

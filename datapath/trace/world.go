@@ -90,7 +90,7 @@ func (p *place) load(st *datapath.NetState) {
 	}
 	p.fib = newFIB(st)
 	p.addrType = netfilter.AddrTypes(st)
-	p.rules, p.rulesErr = netfilter.Parse(st.RuleSave)
+	p.rules, p.rulesErr = netfilter.ParseState(st)
 }
 
 // peer finds the other end of a veth, once.
@@ -165,6 +165,17 @@ func (p *place) ports(bridge string) []*datapath.Device {
 // tracks reports whether connections are tracked: something asked for it, which
 // a nat table always does.
 func (p *place) tracks() bool {
-	_, nat := p.st.RuleSave["nat"]
-	return p.st.Conntrack != nil || nat
+	return p.st.Conntrack != nil || p.rules != nil && p.rules.TracksForNAT()
 }
+
+// stops are where a packet is asked at a hook.
+func (p *place) stops(stage Stage) []netfilter.Stop {
+	rules := p.rules
+	if rules == nil {
+		rules = &netfilter.Rules{}
+	}
+	return rules.Stops(string(stage))
+}
+
+// hasRules reports whether there is anything to read.
+func (p *place) hasRules() bool { return len(p.st.RuleSave) > 0 || p.st.NFTables != "" }
