@@ -74,7 +74,7 @@ func (a *app) benchCmd() *cobra.Command {
 	fl.StringSliceVar(&f.targets, "targets", nil, "all workloads by these: "+strings.Join(bench.Targets(), ", ")+"; default pod, and all for tcp-crr")
 	fl.IntSliceVar(&f.streams, "streams", []int{1, 4}, "connections of tcp-stream")
 	fl.BoolVar(&f.controls, "controls", false, "also write sizes, variants of equal MTU and without offloads")
-	fl.StringVar(&f.tool, "tool", toolSlipway, "the generator: slipway, or iperf3, which must be installed and knows tcp-stream and udp-stream")
+	fl.StringVar(&f.tool, "tool", toolSlipway, "the generator: slipway, or iperf3, which must be installed and runs "+strings.Join(load.Iperf3{}.Workloads(), ", "))
 	fl.IntVar(&f.rounds, "rounds", 6, "at least so many rounds; six are the fewest that give a 95 % interval")
 	fl.IntVar(&f.maxRounds, "max-rounds", 15, "at most so many, while intervals are wide")
 	fl.DurationVar(&f.duration, "duration", 400*time.Millisecond, "of one measurement")
@@ -197,12 +197,12 @@ func (f *benchFlags) useTool(o *bench.ModesOptions, given func(string) bool) err
 	default:
 		return usageError("--tool %q is not one of %s, %s", f.tool, toolSlipway, toolIperf3)
 	}
-	can := []string{load.TCPStream, load.UDPStream}
+	can := load.Iperf3{}.Workloads()
 	if len(o.Workloads) == 0 {
 		o.Workloads = can
 	}
 	if cannot := slices.DeleteFunc(slices.Clone(o.Workloads), func(w string) bool { return slices.Contains(can, w) }); len(cannot) > 0 {
-		return usageError("iperf3 cannot run %s, only %s", strings.Join(cannot, ", "), strings.Join(can, " and "))
+		return usageError("iperf3 cannot run %s, only %s", strings.Join(cannot, ", "), strings.Join(can, ", "))
 	}
 	if !given("duration") {
 		o.Duration = time.Second
