@@ -270,7 +270,9 @@ func (a *app) benchModes(cmd *cobra.Command, f *benchFlags) error {
 	if p.Exe, err = os.Executable(); err != nil {
 		return err
 	}
-	printPlan(a.err, p)
+	if err := printPlan(a.err, p); err != nil {
+		return err
+	}
 	progress := a.progress()
 	p.Progress = progress
 	r, err := bench.Modes(cmd.Context(), p)
@@ -294,8 +296,9 @@ func iperfVersion(cmd *cobra.Command) (string, error) {
 	return toolIperf3 + " " + fields[1], nil
 }
 
-// printPlan says what will be done and how long it takes.
-func printPlan(w io.Writer, p bench.ModesPlan) {
+// printPlan says what will be done and how long it takes, and what is already
+// known to spoil it.
+func printPlan(w io.Writer, p bench.ModesPlan) error {
 	variants := fmt.Sprintf("%d variants", len(p.Variants))
 	if n := len(p.All) - len(p.Variants); n > 0 {
 		variants += fmt.Sprintf(" and %d to explain them", n)
@@ -310,6 +313,14 @@ func printPlan(w io.Writer, p bench.ModesPlan) {
 		fmt.Fprintf(w, ", enough for about %d rounds", fit)
 	}
 	fmt.Fprintln(w)
+	now, err := bench.ReadConditions()
+	if err != nil {
+		return err
+	}
+	for _, doubt := range (report.Conditions{CPUs: now.CPUs, LoadBefore: now.LoadAverage, IdlePercent: 100}).Warnings() {
+		fmt.Fprintln(w, "warning: "+doubt)
+	}
+	return nil
 }
 
 // keepReport writes the JSON form beside what is printed.
