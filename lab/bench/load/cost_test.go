@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"slipway/datapath/skbtrace"
 )
@@ -29,16 +30,14 @@ func TestCostOfRequests(t *testing.T) {
 	}
 	c := after.Since(before)
 	// The namespaces are the test's alone: their counters are the requests'.
-	near(t, Figures{"in": float64(c.Protocols["server"]["Udp.InDatagrams"])}, "in", f[Rate]*0.3, 0.02)
+	near(t, Figures{"in": float64(c.Protocols["server"]["Udp.InDatagrams"])}, "in", f[Rate]*0.3, 0.1)
 	if c.Protocols["client"]["Udp.OutDatagrams"] != c.Protocols["server"]["Udp.InDatagrams"] {
 		t.Errorf("%v", c.Protocols)
 	}
 	// This process did the work, for most of the time; the machine at least that.
-	// The kernel has the process's time from the scheduler's clock and the
-	// machine's from samples at the ticks, which miss what sleeps across them:
-	// they are only alike.
+	// What a hypervisor steals while it runs may count as the process's.
 	own := c.Processes[os.Getpid()]
-	if c.Took < 300*time.Millisecond || own == 0 || c.CPU < own/4 || c.SoftIRQ > c.CPU || c.ContextSwitches == 0 {
+	if c.Took < 300*time.Millisecond || own == 0 || c.CPU < own/2 || c.SoftIRQ > c.CPU || c.ContextSwitches == 0 {
 		t.Errorf("%+v", c)
 	}
 	g := c.Figures(0, 1000)
@@ -57,9 +56,9 @@ func TestCostOfRequests(t *testing.T) {
 
 func TestCostIsTheDifference(t *testing.T) {
 	at := time.Now()
-	before := Counts{at: at, machine: machineCounts{10 * tick, 3 * tick, 100}, drops: map[string]int64{"a": 5, "b": 1}, conntrack: map[string]int64{"a": 9},
+	before := Counts{at: at, machine: machineCounts{1, 10 * tick, 3 * tick, 100}, drops: map[string]int64{"a": 5, "b": 1}, conntrack: map[string]int64{"a": 9},
 		protocols: map[string]map[string]int64{"a": {"Tcp.RetransSegs": 4, "Tcp.InSegs": 7}}}
-	after := Counts{at: at.Add(time.Second), machine: machineCounts{30 * tick, 4 * tick, 150}, drops: map[string]int64{"a": 8, "b": 1}, conntrack: map[string]int64{"a": 7},
+	after := Counts{at: at.Add(time.Second), machine: machineCounts{1, 90 * tick, 4 * tick, 150}, drops: map[string]int64{"a": 8, "b": 1}, conntrack: map[string]int64{"a": 7},
 		protocols: map[string]map[string]int64{"a": {"Tcp.RetransSegs": 6, "Tcp.InSegs": 7}}}
 	want := Cost{
 		Took: time.Second, CPU: 20 * tick, SoftIRQ: tick, ContextSwitches: 50, Processes: map[int]time.Duration{},
@@ -128,7 +127,7 @@ func TestWatchOfWhatIsNotThere(t *testing.T) {
 	if _, err := (Watch{Devices: []Device{{client.NS, "eth9", "client/eth9"}}}).Read(); err == nil {
 		t.Error("a device that is not there was read")
 	}
-	if _, err := (Watch{Processes: []int{1 << 30}}).Read(); err == nil {
+	if _, err := (Watch{Processes: []int{maxProcess - 1}}).Read(); err == nil {
 		t.Error("a process that is not there was read")
 	}
 }
@@ -149,26 +148,33 @@ func TestNatureOfDevice(t *testing.T) {
 }
 
 func TestParseMachine(t *testing.T) {
-	m, err := parseMachine("cpu  100 20 300 4000 50 6 70 8 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\nintr 5\nctxt 12345\n")
-	// Busy: user 100, nice 20, system 300, irq 6, softirq 70; not what a hypervisor took.
-	if err != nil || m != (machineCounts{4960 * time.Millisecond, 700 * time.Millisecond, 12345}) {
+	m, err := parseMachine("cpu  100 20 300 4000 50 6 70 8 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\ncpu1 1 1 1 1 1 1 1 1 0 0\nintr 5\nctxt 12345\n")
+	// Not in use: idle 4000, iowait 50, steal 8.
+	if err != nil || m != (machineCounts{2, 40580 * time.Millisecond, 700 * time.Millisecond, 12345}) {
 		t.Errorf("%+v, %v", m, err)
 	}
-	for _, bad := range []string{"", "cpu 1 2", "cpu 1 2 3 x 5 6 7 8\nctxt 1", "cpu 1 2 3 4 5 6 x 8\nctxt 1\n", "cpu 1 2 3 4 5 6 7 8\n"} {
+	for _, bad := range []string{"", "cpu 1 2", "cpu 1 2 3 x 5 6 7 8\nctxt 1", "cpu 1 2 3 4 5 6 x 8\nctxt 1\n", "cpu 1 2 3 4 5 6 7 8\n", "cpu 1 2 3 4 5 6 7\nctxt 1\n"} {
 		if m, err := parseMachine(bad); err == nil {
 			t.Errorf("%q gave %+v", bad, m)
 		}
 	}
 }
 
-func TestParseProcess(t *testing.T) {
-	used, err := parseProcess("42 (a) b) S 1 2 3 4 5 6 7 8 9 10 150 25 0 0")
-	if err != nil || used != 1750*time.Millisecond {
-		t.Errorf("%v, %v", used, err)
+// A process's time is what getrusage(2), which counts in microseconds, says of it
+// before and after.
+func TestProcessCPU(t *testing.T) {
+	used := func() time.Duration {
+		var r unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 	}
-	for _, bad := range []string{"", "42 (a) S 1", "42 (a) S 1 2 3 4 5 6 7 8 9 10 x 25"} {
-		if used, err := parseProcess(bad); err == nil {
-			t.Errorf("%q gave %v", bad, used)
+	for range 100 {
+		before := used()
+		got, err := processCPU(os.Getpid())
+		if after := used(); err != nil || got < before-2*time.Microsecond || got > after+2*time.Microsecond {
+			t.Fatalf("%v, %v, between %v and %v", got, err, before, after)
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // tick is the unit of CPU times in /proc: USER_HZ is 100 on every architecture
@@ -15,8 +17,13 @@ const tick = time.Second / 100
 
 // machineCounts are those of the whole machine.
 type machineCounts struct {
-	busy, softIRQ time.Duration
-	switches      int64
+	cpus int
+	// idle is the time of all processors that nobody used, a hypervisor's share
+	// included. Unlike the time in use, which is a sample at each of the timer's
+	// ticks, the kernel measures it (get_idle_time, fs/proc/stat.c).
+	idle     time.Duration
+	softIRQ  time.Duration // by samples
+	switches int64
 }
 
 func readMachine() (machineCounts, error) {
@@ -32,29 +39,31 @@ func readMachine() (machineCounts, error) {
 }
 
 // parseMachine reads the first line of /proc/stat, which counts user nice system
-// idle iowait irq softirq steal in ticks, and that of context switches
-// (proc_stat(5)).
+// idle iowait irq softirq steal in ticks, how many lines of processors follow it,
+// and that of context switches (proc_stat(5)).
 func parseMachine(stat string) (machineCounts, error) {
 	var m machineCounts
 	line, rest, _ := strings.Cut(stat, "\n")
 	fields := strings.Fields(line)
-	if len(fields) < 8 || fields[0] != "cpu" {
-		return m, errors.New("/proc/stat does not begin with a cpu line of seven counters")
+	if len(fields) < 9 || fields[0] != "cpu" {
+		return m, errors.New("/proc/stat does not begin with a cpu line of eight counters")
 	}
-	for i, f := range fields[1:8] {
+	for i, f := range fields[1:9] {
 		v, err := strconv.ParseInt(f, 10, 64)
 		if err != nil {
 			return m, fmt.Errorf("counter %q: %w", f, err)
 		}
 		switch i {
-		case 3, 4: // idle, iowait
-			continue
+		case 3, 4, 7: // idle, iowait, steal
+			m.idle += time.Duration(v) * tick
 		case 6:
 			m.softIRQ = time.Duration(v) * tick
 		}
-		m.busy += time.Duration(v) * tick
 	}
 	for line := range strings.Lines(rest) {
+		if strings.HasPrefix(line, "cpu") {
+			m.cpus++
+		}
 		if value, ok := strings.CutPrefix(line, "ctxt "); ok {
 			var err error
 			m.switches, err = strconv.ParseInt(strings.TrimSpace(value), 10, 64)
@@ -64,36 +73,30 @@ func parseMachine(stat string) (machineCounts, error) {
 	return m, errors.New("/proc/stat has no context switches")
 }
 
-// processCPU is what a process has used, in user and kernel mode.
-func processCPU(pid int) (time.Duration, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, fmt.Errorf("read CPU time of process %d: %w", pid, err)
-	}
-	used, err := parseProcess(string(data))
-	if err != nil {
-		return 0, fmt.Errorf("read CPU time of process %d: %w", pid, err)
-	}
-	return used, nil
+// busy is the time of all processors in use since an earlier moment, so long ago.
+func (m machineCounts) busy(before machineCounts, took time.Duration) time.Duration {
+	return max(0, time.Duration(m.cpus)*took-(m.idle-before.idle))
 }
 
-// parseProcess reads the 14th and 15th field, utime and stime in ticks
-// (proc_pid_stat(5)). The second is the name in parentheses, with whatever in it.
-func parseProcess(stat string) (time.Duration, error) {
-	end := strings.LastIndexByte(stat, ')')
-	fields := strings.Fields(stat[end+1:])
-	if end < 0 || len(fields) < 13 {
-		return 0, errors.New("too few fields")
+// schedClock is the scheduler's own account among a process's clocks
+// (CPUCLOCK_SCHED, include/linux/posix-timers.h).
+const schedClock = 2
+
+// maxProcess bounds process ids (PID_MAX_LIMIT, include/linux/threads.h).
+const maxProcess = 4 << 20
+
+// processCPU is what a process has used, in user and kernel mode, all its threads
+// that ever were: clock_getcpuclockid(3). Of threads that are running it may lack
+// what they did since the last tick.
+func processCPU(pid int) (time.Duration, error) {
+	if pid <= 0 || pid > maxProcess {
+		return 0, fmt.Errorf("read CPU time of process %d: %w", pid, unix.ESRCH)
 	}
-	var used time.Duration
-	for _, f := range fields[11:13] {
-		v, err := strconv.ParseInt(f, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("counter %q: %w", f, err)
-		}
-		used += time.Duration(v) * tick
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|schedClock), &ts); err != nil {
+		return 0, fmt.Errorf("read CPU time of process %d: %w", pid, err)
 	}
-	return used, nil
+	return time.Duration(ts.Nano()), nil
 }
 
 // space reads a namespace's counters. These files show the namespace of the
