@@ -2,6 +2,7 @@ package observe
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 
@@ -94,44 +95,57 @@ func (p *passage) tableOfChange() string {
 }
 
 // hitsOf collects the rules that the packet came to in a hook. A hit belongs to
-// one passage: a hook that is passed twice has its own hits each time.
+// one passage: a hook that is passed twice has its own hits each time. What
+// iptables' legacy tables and nftables tell comes in two streams.
 func (r *reader) hitsOf(p *passage, used map[int]bool) []trace.Hit {
 	e := p.first()
-	var out []trace.Hit
+	type placed struct {
+		trace.Hit
+		priority int
+	}
+	var found []placed
 	began := false
-	low := 0
+	low, over := map[bool]int{false: math.MinInt, true: math.MinInt}, map[bool]bool{}
 	for i := range r.hits {
 		h := &r.hits[i]
-		if used[i] || h.Inode != e.Inode || h.Hook != e.Hook || h.In != e.In || h.Out != e.Out || !sameOnWay(h.packet, e.packet) {
+		if used[i] || over[h.NFT] || h.Inode != e.Inode || h.Hook != e.Hook || h.In != e.In || h.Out != e.Out || !sameOnWay(h.packet, e.packet) {
 			continue
 		}
-		if n := tableOrder(h.Table, h.Hook); n < low {
-			break // the tables begin again: the next passage
-		} else {
-			low = n
+		at := priorityOf(h)
+		if over[h.NFT] = at < low[h.NFT]; over[h.NFT] {
+			continue // the tables begin again: the next passage
 		}
+		low[h.NFT] = at
 		used[i], began = true, true
 		if hit, ok := r.hit(h, e.place.Namespace); ok {
-			out = append(out, hit)
+			found = append(found, placed{hit, at})
 		}
 	}
 	if !began {
 		return nil
 	}
+	slices.SortStableFunc(found, func(a, b placed) int { return a.priority - b.priority })
+	var out []trace.Hit
+	for _, f := range found {
+		out = append(out, f.Hit)
+	}
 	return out
 }
 
-// tableOrders are the tables' places in a hook (enum nf_ip_hook_priorities,
-// include/uapi/linux/netfilter_ipv4.h); nat's is the last where it may be either.
-var tableOrders = map[string]int{"raw": 1, "mangle": 2, "nat": 3, "filter": 4}
+// tablePriorities are the legacy tables' places in a hook (enum
+// nf_ip_hook_priorities, include/uapi/linux/netfilter_ipv4.h).
+var tablePriorities = map[string]int{"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
 
-// tableOrder is a table's place in a hook: nat comes before filter but where
+// priorityOf is a hit's place in its hook: nat comes before filter but where
 // sources are rewritten.
-func tableOrder(table, hook string) int {
-	if table == "nat" && (hook == "input" || hook == "postrouting") {
-		return 5
+func priorityOf(h *decodedHit) int {
+	switch {
+	case h.NFT:
+		return h.Priority
+	case h.Table == "nat" && (h.Hook == "input" || h.Hook == "postrouting"):
+		return 100
 	}
-	return tableOrders[table]
+	return tablePriorities[h.Table]
 }
 
 // sameOnWay reports whether a hit's packet is the one of an event, in the same
@@ -153,7 +167,9 @@ func (r *reader) hit(h *decodedHit, namespace string) (trace.Hit, bool) {
 	if out.Rule == "" {
 		return out, false
 	}
-	out.Effect = effect(out.Rule)
+	if out.Effect = effect(out.Rule); h.NFT && h.Kind != "policy" && !strings.HasPrefix(out.Rule, "-A ") {
+		out.Effect = nftEffect(out.Rule, h.Verdict)
+	}
 	return out, true
 }
 
@@ -201,7 +217,7 @@ var decides = map[trace.Action][]string{
 func (p *passage) decide() {
 	for i := len(p.hop.Rules) - 1; i >= 0; i-- {
 		h := p.hop.Rules[i]
-		t, _ := target(h.Rule)
+		t := targetOf(h)
 		if !slices.Contains(decides[p.hop.Action], t) {
 			continue
 		}

@@ -9,14 +9,19 @@ package ruletrace
 type Hit struct {
 	Order  int    // of arrival, in its namespace
 	Inode  uint64 // of the network namespace
-	Table  string // raw | mangle | nat | filter
+	Table  string // raw | mangle | nat | filter; of nftables' own "ip kube-proxy"
 	Chain  string
 	Kind   string // rule | return | policy
 	Number int    // of the rule in its chain, from 1
-	Hook   string // prerouting | input | forward | output | postrouting
-	In     string
-	Out    string
-	Mark   uint32
+	// NFT: nftables told it, in an order of its own. Priority is then the base
+	// chain's, and Verdict what the rule led to: "accept", "drop", "goto CHAIN", ….
+	NFT      bool
+	Priority int
+	Verdict  string
+	Hook     string // prerouting | input | forward | output | postrouting
+	In       string
+	Out      string
+	Mark     uint32
 	// Data is the packet from its IPv4 header, as it was when it came to the
 	// rule, cut at 192 bytes.
 	Data []byte

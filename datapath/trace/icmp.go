@@ -2,6 +2,7 @@ package trace
 
 import (
 	"fmt"
+	"slices"
 	"net/netip"
 	"strings"
 
@@ -83,7 +84,8 @@ func (v *passage) reject(table string, o netfilter.Outcome) *end {
 		return v.stop(unknownFault(table, v.hop.Rule, "REJECT's answer %q is not known", how))
 	}
 	f.text = fmt.Sprintf("the rule %q of table %s rejects the packet and tells the sender", f.rule, table)
-	if strings.Contains(f.rule, "has no endpoints") {
+	led := func(h Hit) bool { return strings.Contains(h.Rule, "@no-endpoint-") } // kube-proxy's maps in nftables
+	if strings.Contains(f.rule, "has no endpoints") || slices.ContainsFunc(v.hop.Rules, led) {
 		f.hint = "the service selects no ready pod: kubectl get endpointslices"
 	}
 	return v.stop(f)

@@ -100,6 +100,11 @@ func (b *Bundle) fill(dir string) error {
 	}
 	for _, namespace := range ordered.Keys(b.Network.States) {
 		saved := b.Network.States[namespace].RuleSave
+		if nft := b.Network.States[namespace].NFTables; nft != "" {
+			if err := os.WriteFile(filepath.Join(dir, rulesDir, namespace+".nft.json"), []byte(nft+"\n"), 0o644); err != nil { //nolint:gosec // to be handed on
+				return err
+			}
+		}
 		if len(saved) == 0 {
 			continue
 		}

@@ -34,7 +34,7 @@ func (s *session) ruleText(namespace, table, chain string, number int) string {
 	rules, ok := s.rules[namespace]
 	if !ok {
 		if st, err := s.view.State(namespace); err == nil {
-			rules, _ = netfilter.Parse(st.RuleSave) // the prediction has complained
+			rules, _ = netfilter.ParseState(st) // the prediction has complained
 		}
 		s.rules[namespace] = rules
 	}
@@ -50,7 +50,7 @@ func (s *session) withRules(names []string) []*netns.NS {
 	read := s.view.Recorded().States
 	var out []*netns.NS
 	for _, n := range names {
-		if st := read[n]; st != nil && len(st.RuleSave) == 0 {
+		if st := read[n]; st != nil && len(st.RuleSave) == 0 && st.NFTables == "" {
 			continue
 		}
 		if p := s.view.Place(n); p.Pod || p.Wire {
