@@ -70,7 +70,7 @@ func Exec(s Spec) error {
 	if err := ns.Become(); err != nil {
 		return err
 	}
-	if err := errors.Join(ns.Close(), replaceFiles(s), freshSys()); err != nil {
+	if err := errors.Join(ns.Close(), replaceFiles(s), FreshSys()); err != nil {
 		return err
 	}
 	if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
@@ -155,9 +155,9 @@ func replaceFile(scratch, path string, content []byte) error {
 // kept are mounts below /sys that a fresh sysfs would hide.
 var kept = []string{"/sys/fs/cgroup", "/sys/fs/bpf", "/sys/kernel/tracing", "/sys/kernel/debug"}
 
-// freshSys mounts a sysfs that belongs to the network namespace: /sys/class/net
+// FreshSys mounts a sysfs that belongs to the network namespace: /sys/class/net
 // shows the devices of the namespace that sysfs was mounted in.
-func freshSys() error {
+func FreshSys() error {
 	fds := map[string]int{}
 	for _, k := range kept {
 		if fd, err := unix.OpenTree(unix.AT_FDCWD, k, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE); err == nil {
