@@ -52,7 +52,7 @@ func (d *batchedDecap) wake() {
 
 func (d *batchedDecap) rest() { decapPool.Put(d.b); d.b = nil }
 
-func (d *batchedDecap) pass() (int, error) {
+func (d *batchedDecap) pass() (drained bool, err error) {
 	for i := range d.b.messages {
 		d.b.messages[i].Hdr.SetControllen(int(unsafe.Sizeof(groControl{})))
 	}
@@ -60,11 +60,11 @@ func (d *batchedDecap) pass() (int, error) {
 	d.decap.syscalls.Add(1)
 	switch {
 	case errno == unix.EAGAIN:
-		return 0, nil
+		return true, nil
 	case errno != 0 && transient(errno):
-		return 1, nil // there may be something to read still
+		return false, nil // there may be something to read still
 	case errno != 0:
-		return 0, fmt.Errorf("read UDP socket: %w", errno)
+		return false, fmt.Errorf("read UDP socket: %w", errno)
 	}
 	for i := range n {
 		data := d.b.data[i][:d.b.messages[i].Len]
@@ -79,7 +79,7 @@ func (d *batchedDecap) pass() (int, error) {
 		}
 	}
 	d.flush()
-	return n, nil
+	return n < receiveMessages, nil
 }
 
 // segmentSize is the size of the datagrams in message i, of n bytes in all.

@@ -31,29 +31,29 @@ type batchedEncap struct {
 func (e *batchedEncap) wake() { e.b = encapPool.get() }
 func (e *batchedEncap) rest() { encapPool.Put(e.b); e.b = nil }
 
-func (e *batchedEncap) pass() (int, error) {
-	moved, used := 0, 0
+func (e *batchedEncap) pass() (drained bool, err error) {
+	used := 0
 	for used+readRoom <= arenaSize && e.b.batch.room() {
 		buf := e.b.arena[used : used+readRoom]
 		n, ok, err := read(e.deviceFD, buf, e.cfg.Device)
 		e.encap.syscalls.Add(1)
 		if err != nil {
-			return moved, err
+			return false, err
 		}
 		if !ok {
+			drained = true
 			break
 		}
-		moved++
 		super, err := e.packet(buf[:n])
 		if err != nil {
-			return moved, err
+			return false, err
 		}
 		if super {
 			break // it fills a batch alone
 		}
 		used += (n + 63) &^ 63
 	}
-	return moved, e.flush()
+	return drained, e.flush()
 }
 
 // packet queues what one read brought.

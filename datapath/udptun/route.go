@@ -1,6 +1,9 @@
 package udptun
 
 import (
+	"errors"
+	"fmt"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -50,16 +53,18 @@ func (t *Tunnel) answerUnreachable(p, icmp []byte, headroom int) {
 	t.unreachables.Add(1)
 }
 
-// waitWritable parks until the socket takes datagrams again: better that the TUN's
+// sendPatience is how long a full socket is waited for at a time, in milliseconds:
+// the worker's other tunnels wait with it.
+const sendPatience = 10
+
+// waitWritable waits until the socket takes datagrams again: better that the TUN's
 // queue fills, which its senders feel, than that packets are lost here.
 func (t *Tunnel) waitWritable() error {
-	tried := false
-	err := t.socketRaw.Write(func(uintptr) bool {
-		done := tried
-		tried = true
-		return done
-	})
-	if err != nil {
+	fds := []unix.PollFd{{Fd: int32(t.socketFD), Events: unix.POLLOUT}} //nolint:gosec // a descriptor
+	if _, err := unix.Poll(fds, sendPatience); err != nil && !errors.Is(err, unix.EINTR) {
+		return fmt.Errorf("wait for UDP socket: %w", err)
+	}
+	if t.stopping.Load() {
 		return errStopped
 	}
 	return nil

@@ -23,16 +23,16 @@ type simpleEncap struct {
 func (s *simpleEncap) wake() { s.b = simplePool.get() }
 func (s *simpleEncap) rest() { simplePool.Put(s.b); s.b = nil }
 
-func (s *simpleEncap) pass() (int, error) {
+func (s *simpleEncap) pass() (drained bool, err error) {
 	n, ok, err := read(s.deviceFD, s.b.packet[:], s.cfg.Device)
 	s.encap.syscalls.Add(1)
 	if !ok {
-		return 0, err
+		return err == nil, err
 	}
 	p := s.b.packet[:n]
 	peer := s.route(p, s.b.icmp[:], 0)
 	if peer == nil {
-		return 1, nil
+		return false, nil
 	}
 	for {
 		_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(s.socketFD), uintptr(unsafe.Pointer(&p[0])), uintptr(n),
@@ -41,15 +41,15 @@ func (s *simpleEncap) pass() (int, error) {
 		switch errno {
 		case 0:
 			s.encap.moved(1, n)
-			return 1, nil
+			return false, nil
 		case unix.EINTR:
 		case unix.EAGAIN:
 			if err := s.waitWritable(); err != nil {
-				return 1, err
+				return false, err
 			}
 		default:
 			s.drop(dropSend, 1)
-			return 1, nil
+			return false, nil
 		}
 	}
 }
@@ -63,23 +63,23 @@ type simpleDecap struct {
 func (s *simpleDecap) wake() { s.b = simplePool.get() }
 func (s *simpleDecap) rest() { simplePool.Put(s.b); s.b = nil }
 
-func (s *simpleDecap) pass() (int, error) {
+func (s *simpleDecap) pass() (drained bool, err error) {
 	n, ok, err := read(s.socketFD, s.b.packet[:], "UDP socket")
 	s.decap.syscalls.Add(1)
 	if !ok {
-		return 0, err
+		return err == nil, err
 	}
 	p := s.b.packet[:n]
 	if r := admit(p); r != dropNone {
 		s.drop(r, 1)
-		return 1, nil
+		return false, nil
 	}
 	_, err = unix.Write(s.deviceFD, p)
 	s.decap.syscalls.Add(1)
 	if err != nil {
 		s.drop(dropDeviceWrite, 1)
-		return 1, nil
+		return false, nil
 	}
 	s.decap.moved(1, n)
-	return 1, nil
+	return false, nil
 }

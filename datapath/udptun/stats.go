@@ -32,7 +32,7 @@ type Stats struct {
 	Drops map[string]uint64
 	// Unreachables counts ICMP net unreachable messages sent.
 	Unreachables uint64
-	// Parks counts how often a direction went to sleep for want of packets.
+	// Parks counts how often a direction began to wait for packets.
 	Parks uint64
 }
 

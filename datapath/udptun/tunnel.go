@@ -8,10 +8,9 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"slipway/datapath"
 	"slipway/internal/netns"
@@ -20,8 +19,8 @@ import (
 )
 
 // Tunnel is one node's end of the flannel UDP network. Many live in one process:
-// a tunnel without traffic holds two descriptors, two parked goroutines and no
-// buffers.
+// a tunnel without traffic holds two descriptors and neither a thread of its own
+// nor buffers.
 type Tunnel struct {
 	cfg    datapath.UDPTunnel
 	log    *slog.Logger
@@ -29,14 +28,12 @@ type Tunnel struct {
 	leases atomic.Pointer[leaseTable]
 	counters
 
-	// The descriptors are used directly while Run lasts; Close waits for its end.
-	device, socket     *os.File
+	// The descriptors are in use while Run lasts; Close waits for its end.
 	deviceFD, socketFD int
-	deviceRaw          syscall.RawConn
-	socketRaw          syscall.RawConn
 
 	mu       sync.Mutex
 	running  chan struct{} // closed when Run has ended; nil before the first Run
+	stop     func()        // ends Run
 	closed   bool
 	stopping atomic.Bool
 }
@@ -55,21 +52,13 @@ func Open(ns *netns.NS, cfg datapath.UDPTunnel, log *slog.Logger) (*Tunnel, erro
 		if t.deviceFD, t.uso, err = openDevice(cfg); err != nil {
 			return err
 		}
-		t.device = os.NewFile(uintptr(t.deviceFD), cfg.Device)
 		if t.socketFD, err = openSocket(cfg.Local, cfg.Implementation != topology.UDPSimple); err != nil {
-			return errors.Join(err, t.device.Close())
+			return errors.Join(err, os.NewSyscallError("close", unix.Close(t.deviceFD)))
 		}
-		t.socket = os.NewFile(uintptr(t.socketFD), cfg.Local.String())
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open UDP tunnel in %s: %w", ns.Name(), err)
-	}
-	if t.deviceRaw, err = t.device.SyscallConn(); err == nil {
-		t.socketRaw, err = t.socket.SyscallConn()
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open UDP tunnel in %s: %w", ns.Name(), err), t.Close())
 	}
 	if err := awaitCarrier(ns, cfg.Device); err != nil {
 		return nil, errors.Join(fmt.Errorf("open UDP tunnel in %s: %w", ns.Name(), err), t.Close())
@@ -109,22 +98,14 @@ func (t *Tunnel) Stats() Stats { return t.stats() }
 // is os.ErrClosed, or something fatal happens, such as the device being deleted.
 // It may run again afterwards, but not twice at a time.
 func (t *Tunnel) Run(ctx context.Context) error {
-	done, err := t.begin()
+	running, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done, err := t.begin(cancel)
 	if err != nil {
 		return fmt.Errorf("run UDP tunnel %s: %w", t.cfg.Device, err)
 	}
 	defer close(done)
-	group, gctx := errgroup.WithContext(ctx)
-	stopped := make(chan struct{})
-	context.AfterFunc(gctx, func() {
-		defer close(stopped)
-		t.stop()
-	})
-	encap, decap := t.directions()
-	group.Go(func() error { return t.pump(t.deviceRaw, encap) })
-	group.Go(func() error { return t.pump(t.socketRaw, decap) })
-	err = group.Wait() // ends gctx in any case, so that the stop comes
-	<-stopped
+	err = t.serve(running)
 	switch {
 	case err != nil && !errors.Is(err, errStopped):
 		return fmt.Errorf("run UDP tunnel %s: %w", t.cfg.Device, err)
@@ -134,6 +115,29 @@ func (t *Tunnel) Run(ctx context.Context) error {
 	return nil
 }
 
+// serve hands both directions to a worker until ctx ends or one fails.
+func (t *Tunnel) serve(ctx context.Context) error {
+	failed := make(chan error, 2) // one of each direction
+	encap, decap := t.directions()
+	lanes := []*lane{
+		{fd: t.deviceFD, d: encap, parks: &t.parks, failed: failed},
+		{fd: t.socketFD, d: decap, parks: &t.parks, failed: failed},
+	}
+	w := nextWorker()
+	if err := w.add(lanes...); err != nil {
+		return err
+	}
+	t.parks.Add(2)
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	t.stopping.Store(true)
+	w.remove(lanes...)
+	return err
+}
+
 func (t *Tunnel) directions() (encap, decap direction) {
 	if t.cfg.Implementation == topology.UDPSimple {
 		return &simpleEncap{Tunnel: t}, &simpleDecap{Tunnel: t}
@@ -141,7 +145,7 @@ func (t *Tunnel) directions() (encap, decap direction) {
 	return &batchedEncap{Tunnel: t}, &batchedDecap{Tunnel: t}
 }
 
-func (t *Tunnel) begin() (chan struct{}, error) {
+func (t *Tunnel) begin(stop func()) (chan struct{}, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -154,24 +158,9 @@ func (t *Tunnel) begin() (chan struct{}, error) {
 			return nil, errRunning
 		}
 	}
-	if err := t.setDeadline(time.Time{}); err != nil {
-		return nil, err
-	}
 	t.stopping.Store(false)
-	t.running = make(chan struct{})
+	t.running, t.stop = make(chan struct{}), stop
 	return t.running, nil
-}
-
-// stop ends both directions, parked or not.
-func (t *Tunnel) stop() {
-	t.stopping.Store(true)
-	if err := t.setDeadline(time.Unix(1, 0)); err != nil {
-		t.log.Error("stop UDP tunnel", "error", err)
-	}
-}
-
-func (t *Tunnel) setDeadline(at time.Time) error {
-	return errors.Join(t.device.SetDeadline(at), t.socket.SetDeadline(at))
 }
 
 // Close ends Run, waits for it and closes the descriptors. The device stays, since
@@ -187,7 +176,7 @@ func (t *Tunnel) Close() error {
 		t.stop()
 		<-t.running
 	}
-	if err := errors.Join(t.device.Close(), t.socket.Close()); err != nil {
+	if err := errors.Join(unix.Close(t.deviceFD), unix.Close(t.socketFD)); err != nil {
 		return fmt.Errorf("close UDP tunnel %s: %w", t.cfg.Device, err)
 	}
 	return nil
