@@ -29,7 +29,7 @@ var layers = [][]string{
 	{"lab/journal", "lab/procs", "lab/shape", "lab/echo", "lab/clusterdns", "lab/podexec", "lab/graph", "lab/units"},
 	{"lab/daemon", "lab/initd"},
 	{"lab"},
-	{"lab/bench/report", "lab/bench/load", "lab/bench/footprint"},
+	{"lab/bench/report", "lab/bench/load", "lab/bench/footprint", "lab/bench/realproxy"},
 	{"lab/bench/matrix"},
 	{"lab/doctor", "lab/bench", "lab/bench/curve", "lab/netview", "lab/traceview"},
 	{"lab/bench/peers"},

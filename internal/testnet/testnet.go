@@ -42,6 +42,8 @@ const (
 	NFT        Capability = "nft"
 	Conntrack  Capability = "conntrack"
 	IPerf3     Capability = "iperf3"
+	Flanneld   Capability = "flanneld"   // can be built, and started: Go, a C compiler, nft, br_netfilter
+	KubeProxy  Capability = "kube-proxy" // upstream's own, built; see [Lacks]
 )
 
 // RequireEnv names the capabilities, separated by commas, whose absence is a
@@ -62,6 +64,16 @@ func Need(t testing.TB, caps ...Capability) {
 		}
 		t.Skipf("needs %q: %v", c, err)
 	}
+}
+
+// Lacks ends the test for want of a capability that only the test itself can
+// look for, as Need does: it skips, or fails where RequireEnv lists it.
+func Lacks(t testing.TB, c Capability, err error) {
+	t.Helper()
+	if required(c) {
+		t.Fatalf("this machine must have %q (%s) but: %v", c, RequireEnv, err)
+	}
+	t.Skipf("needs %q: %v", c, err)
 }
 
 func required(c Capability) bool {
@@ -129,6 +141,9 @@ func probeNow(c Capability) error {
 			return err
 		}
 		return unix.Close(fd)
+	case Flanneld:
+		_, err := os.Stat("/proc/sys/net/bridge/bridge-nf-call-iptables")
+		return errors.Join(lookAny("go"), lookAny("gcc", "cc", "clang"), lookAny("nft"), err)
 	case IPTables:
 		return lookAny("iptables-legacy-restore", "iptables-restore")
 	default:
