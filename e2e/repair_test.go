@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"slipway/internal/netns"
 	"slipway/internal/run"
 	"slipway/lab"
+	"slipway/lab/daemon"
 	"slipway/topology"
 )
 
@@ -64,19 +66,6 @@ var sabotages = []sabotage{
 	{name: "node's namespace deleted", says: "node02", do: func(t *testing.T, l *testLab) {
 		deleteNS(t, lab.NSOfMachine(l.name, "node02"))
 	}},
-	{name: "BGP speaker killed", says: "no session with node02", except: flannelModes, do: func(t *testing.T, l *testLab) {
-		s, err := lab.DaemonStatus(context.Background(), l.name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Kill(s.Speakers["node02"].PID, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "the session's end", func() (bool, string) {
-			s, err := lab.DaemonStatus(context.Background(), l.name)
-			return err == nil && len(s.Speakers["node01"].Down) > 0, "node01 still has it"
-		})
-	}},
 	{name: "daemon killed", says: "daemon", do: func(t *testing.T, l *testLab) {
 		s, err := lab.DaemonStatus(context.Background(), l.name)
 		if err != nil {
@@ -106,8 +95,37 @@ func TestRepair(t *testing.T) {
 					t.Run(s.name, func(t *testing.T) { repair(t, l, s) })
 				}
 			}
+			if !slices.Contains(flannelModes, mode) {
+				t.Run("BGP speaker killed", func(t *testing.T) { mendsItself(t, l, "node02") })
+			}
 		})
 	}
+}
+
+// mendsItself kills a BGP speaker: the daemon starts another, and status first
+// says that one is missing and then that all is well, without any `up`.
+func mendsItself(t *testing.T, l *testLab, node string) {
+	defer l.in(t)()
+	speaker := func() daemon.SpeakerState {
+		s, err := lab.DaemonStatus(context.Background(), l.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Speakers[node]
+	}
+	before := speaker()
+	if err := syscall.Kill(before.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "another speaker", func() (bool, string) {
+		s := speaker()
+		return s.PID != 0 && s.PID != before.PID && len(s.Down) == 0, fmt.Sprintf("%+v", s)
+	})
+	eventually(t, "a healthy lab", func() (bool, string) {
+		s := slipway(t, "status", "-L", l.name)
+		return s.code == 0 && strings.Contains(s.out, node+"       was started again"), s.out
+	})
+	pings(t, l.pods(), l.pods())
 }
 
 func repair(t *testing.T, l *testLab, x sabotage) {

@@ -85,7 +85,7 @@ func (h *Health) OK() bool {
 
 func daemonOK(d *daemon.Status) bool {
 	for _, s := range d.Speakers {
-		if len(s.Down) > 0 {
+		if s.PID == 0 || len(s.Down) > 0 {
 			return false
 		}
 	}

@@ -292,6 +292,12 @@ func printHealth(w io.Writer, h *lab.Health) error {
 		for _, n := range ordered.Keys(d.Speakers) {
 			s := d.Speakers[n]
 			fmt.Fprintf(w, "  bgp: %-12s %d of %d peers established, %s learnt\n", n, s.Established, s.Peers, plural(s.Routes, "route"))
+			switch {
+			case s.PID == 0:
+				fmt.Fprintf(w, "  bgp: %-12s has no speaker, it is started again: %s\n", n, s.LastEnd)
+			case s.Restarts > 0:
+				fmt.Fprintf(w, "  bgp: %-12s was started again %s: %s\n", n, plural(s.Restarts, "time"), s.LastEnd)
+			}
 			for _, peer := range s.Down {
 				fmt.Fprintf(w, "  bgp: %-12s has no session with %s\n", n, peer)
 			}

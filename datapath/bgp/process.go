@@ -159,7 +159,7 @@ func (p *Process) send(c command) error {
 	return nil
 }
 
-// Status is what the speaker has told so far.
+// Status is what the speaker has told so far; without sessions once it has ended.
 func (p *Process) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -232,6 +232,14 @@ func (p *Process) ended(err error) {
 			p.err = fmt.Errorf("%w: %s", p.err, p.stderr)
 		}
 	}
+	// Its sessions went with it; its routes may still be there.
+	for addr, peer := range p.peers {
+		if peer.State != Idle {
+			peer.State, peer.Since = Idle, time.Now()
+			p.peers[addr] = peer
+		}
+	}
+	p.sync.Established, p.sync.Settled = 0, false
 	p.mu.Unlock()
 	close(p.done)
 }

@@ -2,6 +2,7 @@ package tracing
 
 import (
 	"slices"
+	"syscall"
 	"testing"
 
 	"slipway/datapath/trace"
@@ -253,11 +254,13 @@ var tunnelFaults = []fault{{
 	break_: []string{"node02: tc qdisc del dev eth0 clsact"},
 	want:   want{place: "node02", table: "tunnel", reason: trace.ReasonTunnelDown, verdict: trace.Dropped},
 }, {
-	// A kernel keeps what its dead speaker has learnt, and a peer does so for
-	// the restart time (RFC 4724), two minutes; the end of that is made here.
+	// A kernel keeps what its speaker has learnt when that hangs, and a peer does
+	// so for the hold time and the restart time (RFC 4724), minutes; the end of
+	// that is made here.
 	name:   "BGP session down",
 	modes:  calicos,
-	breaks: killSpeakers("node01", "node02"),
+	breaks: signalSpeakers(syscall.SIGSTOP, "node01", "node02"),
+	heals:  signalSpeakers(syscall.SIGCONT, "node01", "node02"),
 	broken: []string{"node01: ip route del {pods-node02}"},
 	healed: []string{"node01: ip route show exact {pods-node02} | grep -q bird", "node02: ip route show exact {pods-node01} | grep -q bird"},
 	want:   want{place: "node01", device: "eth0", reason: trace.ReasonNoNeighbor, verdict: trace.Rejected},

@@ -35,12 +35,15 @@ func (l *testLab) status(t testing.TB) daemons {
 // killDaemon kills the lab's own daemon, which serves the UDP tunnels.
 func killDaemon(t *testing.T, l *testLab) { kill(t, l.status(t).Daemon.PID) }
 
-// killSpeakers kills the BGP speakers of nodes; `slipway up` starts them again.
-func killSpeakers(nodes ...string) func(*testing.T, *testLab) {
+// signalSpeakers stops the BGP speakers of nodes, or lets them go on. The daemon
+// would start new ones in the place of any that were killed.
+func signalSpeakers(sig syscall.Signal, nodes ...string) func(*testing.T, *testLab) {
 	return func(t *testing.T, l *testLab) {
 		speakers := l.status(t).Daemon.Speakers
 		for _, n := range nodes {
-			kill(t, speakers[n].PID)
+			if pid := speakers[n].PID; pid <= 1 || syscall.Kill(pid, sig) != nil {
+				t.Fatalf("the speaker of %s, process %d, takes no signal", n, pid)
+			}
 		}
 	}
 }

@@ -86,11 +86,16 @@ type Tunnel struct {
 
 // SpeakerState sums up one node's BGP speaker.
 type SpeakerState struct {
-	PID         int  `json:"pid"`
-	Peers       int  `json:"peers"`
-	Established int  `json:"established"`
-	Routes      int  `json:"routes"`
-	Synced      bool `json:"synced"`
+	PID int `json:"pid,omitempty"` // 0: none runs
+	// Restarts counts how often a speaker that ended by itself was started
+	// again; LastEnd says how the last one ended, or why none starts.
+	Restarts    int    `json:"restarts,omitempty"`
+	LastEnd     string `json:"lastEnd,omitempty"`
+	Peers       int    `json:"peers"`
+	Established int    `json:"established"`
+	// Routes are in the kernel, where they stay when a speaker crashes.
+	Routes int  `json:"routes"`
+	Synced bool `json:"synced"`
 	// Down are the lab's own peers that it has no session with.
 	Down   []string `json:"down,omitempty"`
 	Detail any      `json:"detail,omitempty"`

@@ -70,7 +70,10 @@ func Run(ctx context.Context, cfg Config) error {
 func newServer(ctx context.Context, cancel context.CancelFunc, cfg Config) *server {
 	s := &server{cfg: cfg, since: time.Now(), ctx: ctx, quit: cancel, echo: echo.New(cfg.Log), zone: clusterdns.New(cfg.Log), dns: map[string]*dnsServer{}}
 	s.tunnels = units[tunnelConfig]{object: "tunnel", have: map[string]*unit[tunnelConfig]{}, start: s.startTunnel}
-	s.speakers = units[speakerConfig]{object: "bgp", have: map[string]*unit[speakerConfig]{}, start: s.startSpeaker}
+	s.speakers = units[speakerConfig]{
+		object: "bgp", have: map[string]*unit[speakerConfig]{}, start: s.startSpeaker,
+		order: waitingFirst, atOnce: speakersAtOnce,
+	}
 	s.relays = units[Relay]{object: "relay", have: map[string]*unit[Relay]{}, start: s.startRelay}
 	return s
 }

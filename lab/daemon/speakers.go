@@ -1,14 +1,15 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 
 	"slipway/datapath"
 	"slipway/datapath/bgp"
-	"slipway/internal/netns"
 )
 
 // speakerConfig is one node's BGP speaker.
@@ -62,34 +63,53 @@ func without(want map[string]speakerConfig, gone map[string]bool) map[string]spe
 	return out
 }
 
+// speakersAtOnce is how many speakers are started or ended together. Starting
+// one is work for a CPU and some waiting for its answer.
+const speakersAtOnce = 8
+
+// waitingFirst puts the speakers first that leave it to their peers to connect,
+// so that whoever dials finds somebody there.
+func waitingFirst(a, b speakerConfig) int { return cmp.Compare(dials(a), dials(b)) }
+
+func dials(c speakerConfig) int {
+	n := 0
+	for _, p := range c.speaker.Peers {
+		if !p.Passive {
+			n++
+		}
+	}
+	return n
+}
+
 func (s *server) startSpeaker(node string, c speakerConfig) (*unit[speakerConfig], error) {
-	ns, err := netns.Open(c.netns)
+	k, err := s.keep(node, c)
 	if err != nil {
 		return nil, err
 	}
-	defer ns.Close() //nolint:errcheck // the child is in the namespace by itself
-	p, err := bgp.Start(s.ctx, ns, s.cfg.Speaker, nil, s.cfg.Log.With("node", node))
-	if err != nil {
-		return nil, err
-	}
-	if err := p.Configure(c.speaker); err != nil {
-		return nil, fmt.Errorf("configure: %w", err)
-	}
-	s.running.putSpeaker(node, p)
+	s.running.putSpeaker(node, k)
 	return &unit[speakerConfig]{
-		cfg:  c,
-		done: p.Done(),
+		cfg: c,
 		update: func(to speakerConfig) (bool, error) {
 			if to.netns != c.netns || to.inode != c.inode {
 				return false, nil
 			}
-			return true, p.Configure(to.speaker)
+			err := k.configure(to.speaker)
+			return !errors.Is(err, bgp.ErrIdentity), ignoreIdentity(err)
 		},
 		stop: func(ctx context.Context) error {
 			s.running.dropSpeaker(node)
-			return p.Stop(ctx)
+			return k.stop(ctx)
 		},
 	}, nil
+}
+
+// ignoreIdentity: a speaker that cannot become another is no failure, a new one
+// takes its place.
+func ignoreIdentity(err error) error {
+	if errors.Is(err, bgp.ErrIdentity) {
+		return nil
+	}
+	return err
 }
 
 // waitSpeakers returns when every speaker has a session with each of the lab's
@@ -97,16 +117,16 @@ func (s *server) startSpeaker(node string, c speakerConfig) (*unit[speakerConfig
 func (s *server) waitSpeakers(ctx context.Context) error {
 	s.mu.Lock()
 	blocks := announced(s.want)
-	procs := s.running.speakersNow()
+	keepers := s.running.speakersNow()
 	want := s.want
 	s.mu.Unlock()
 	for _, n := range want.Nodes {
-		p := procs[n.Name]
-		if n.Speaker == nil || p == nil {
+		k := keepers[n.Name]
+		if n.Speaker == nil || k == nil {
 			continue
 		}
 		own, routes := ownPeers(n.Speaker), blocks-len(n.Speaker.Announce)
-		err := p.Wait(ctx, func(st bgp.Status) bool {
+		err := k.wait(ctx, func(st bgp.Status) bool {
 			return established(st, own) == len(own) && st.Sync.Routes >= routes
 		})
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"maps"
 	"sync"
 
-	"slipway/datapath/bgp"
 	"slipway/internal/ordered"
 )
 
@@ -12,7 +11,7 @@ import (
 type procTable struct {
 	mu       sync.Mutex
 	tunnels  map[string]runningTunnel
-	speakers map[string]*bgp.Process
+	speakers map[string]*keeper
 }
 
 type runningTunnel struct {
@@ -35,13 +34,13 @@ func (t *procTable) dropTunnel(node string) {
 	delete(t.tunnels, node)
 }
 
-func (t *procTable) putSpeaker(node string, p *bgp.Process) {
+func (t *procTable) putSpeaker(node string, k *keeper) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.speakers == nil {
-		t.speakers = map[string]*bgp.Process{}
+		t.speakers = map[string]*keeper{}
 	}
-	t.speakers[node] = p
+	t.speakers[node] = k
 }
 
 func (t *procTable) dropSpeaker(node string) {
@@ -50,7 +49,7 @@ func (t *procTable) dropSpeaker(node string) {
 	delete(t.speakers, node)
 }
 
-func (t *procTable) speakersNow() map[string]*bgp.Process {
+func (t *procTable) speakersNow() map[string]*keeper {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return maps.Clone(t.speakers)
@@ -69,15 +68,8 @@ func (t *procTable) tunnelStatus() []TunnelStatus {
 
 func (t *procTable) speakerStates() map[string]SpeakerState {
 	out := map[string]SpeakerState{}
-	for node, p := range t.speakersNow() {
-		st := p.Status()
-		s := SpeakerState{PID: p.Pid(), Peers: st.Sync.Peers, Established: st.Sync.Established, Routes: st.Sync.Routes, Synced: st.Sync.Settled, Detail: st}
-		for _, peer := range st.Peers {
-			if !peer.External && peer.State != bgp.Established {
-				s.Down = append(s.Down, peer.Name)
-			}
-		}
-		out[node] = s
+	for node, k := range t.speakersNow() {
+		out[node] = k.state()
 	}
 	return out
 }
