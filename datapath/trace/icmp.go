@@ -2,8 +2,8 @@ package trace
 
 import (
 	"fmt"
-	"slices"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"slipway/datapath"
