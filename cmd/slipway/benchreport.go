@@ -75,8 +75,9 @@ func (a *app) benchRenderCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "render FILE", Short: "Draw a report of the bench again, from its JSON",
 		Long: `Draw a report of the bench again from the JSON that it wrote: as tables for a
-terminal (table, at most 120 columns) or a document (markdown), as one row for each
-round (csv), as it was (json), or as a page with charts that needs no network (html).`,
+terminal (table, at most 120 columns; of many cases the summary alone, without -v) or a
+document (markdown), as one row for each round (csv), as it was (json), or as a page with
+charts that needs no network (html).`,
 		Example:     "  slipway bench render bench.json\n  slipway bench render bench.json -o html -w bench.html",
 		Args:        cobra.ExactArgs(1),
 		Annotations: map[string]string{formatsOf: "table,csv,html,markdown,json"},
@@ -95,6 +96,9 @@ round (csv), as it was (json), or as a page with charts that needs no network (h
 // writeReport prints a report in the wanted format, or writes it into a file.
 func (a *app) writeReport(r *report.Report, file string) error {
 	render := renderers[a.output]
+	if a.output == "table" && !a.verbose {
+		render = report.Brief
+	}
 	if file == "" {
 		return render(a.out, r)
 	}

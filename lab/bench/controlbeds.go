@@ -112,7 +112,7 @@ func (b *controlBed) Ends(path, target string) (matrix.Ends, bool) {
 
 // Watch looks at the ends alone.
 func (b *controlBed) Watch() load.Watch {
-	w := load.Watch{Spaces: []load.Place{b.ends.Client}, Devices: []load.Device{b.ends.Sender}}
+	w := load.Watch{Spaces: []load.Place{b.ends.Client}, Devices: []load.Device{b.ends.Sender}, Reasons: b.lab.reasons}
 	if b.ends.Server.NS != b.ends.Client.NS {
 		w.Spaces = append(w.Spaces, b.ends.Server)
 	}

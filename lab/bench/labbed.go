@@ -91,6 +91,7 @@ type labBed struct {
 	open      map[string]*netns.NS // by the label of a node or pod
 	devices   []load.Device
 	processes []int
+	reasons   load.DropReasons // nil where the kernel gives none
 }
 
 // labName is short, as it is part of every namespace's name.
@@ -121,6 +122,9 @@ func (b *labBed) up(ctx context.Context, p program, v Variant) (err error) {
 	return b.look()
 }
 
+// fabric is the machine that holds a lab's segments.
+const fabric = "fabric"
+
 // look opens the namespaces and finds the devices and processes.
 func (b *labBed) look() error {
 	st, err := lab.ReadState(b.lab)
@@ -135,7 +139,9 @@ func (b *labBed) look() error {
 	for _, r := range st.Snapshot.Routers {
 		names[r.Name] = lab.NSOfMachine(b.lab, r.Name)
 	}
-	names[lab.ExternalName] = lab.NSOfMachine(b.lab, lab.ExternalName)
+	for _, m := range []string{lab.ExternalName, fabric} {
+		names[m] = lab.NSOfMachine(b.lab, m)
+	}
 	for _, p := range st.Snapshot.Pods {
 		names[p.Key()] = lab.NSOfPod(b.lab, p.Key())
 	}
@@ -234,9 +240,9 @@ func (b *labBed) clusterIP(service string) netip.Addr {
 	return netip.Addr{}
 }
 
-// Watch looks at the nodes, the pods that talk, all devices and the lab's processes.
+// Watch looks at all machines and pods, their devices, and the lab's processes.
 func (b *labBed) Watch() load.Watch {
-	w := load.Watch{Devices: b.devices, Processes: b.processes}
+	w := load.Watch{Devices: b.devices, Processes: b.processes, Reasons: b.reasons}
 	for label, ns := range b.open {
 		w.Spaces = append(w.Spaces, load.Place{NS: ns, Label: label})
 	}

@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"slipway/datapath/bpf"
+	"slipway/datapath/skbtrace"
 	"slipway/lab"
 	"slipway/lab/bench/load"
 	"slipway/lab/bench/matrix"
@@ -111,8 +113,9 @@ func (p ModesPlan) Overhead() time.Duration {
 
 // networks are all that a bench brings up.
 type networks struct {
-	mu   sync.Mutex
-	labs []*labBed
+	mu      sync.Mutex
+	labs    []*labBed
+	reasons load.DropReasons // nil where the kernel gives none
 }
 
 // Modes measures the modes side by side: a lab of each variant is up all the
@@ -128,6 +131,13 @@ func Modes(ctx context.Context, p ModesPlan) (r *report.Report, err error) {
 		return nil, err
 	}
 	var n networks
+	switch drops, err := skbtrace.CountDrops(); {
+	case err == nil:
+		defer drops.Close() //nolint:errcheck // the process's end does the same
+		n.reasons = drops
+	case !errors.As(err, new(*bpf.UnsupportedError)):
+		return nil, err
+	}
 	defer func() { err = errors.Join(err, n.down(ctx)) }()
 	beds, err := n.up(ctx, p)
 	if err != nil {
@@ -197,6 +207,7 @@ func (n *networks) add(ctx context.Context, program program, v Variant, name str
 		return nil, err
 	}
 	l := newLabBed(name)
+	l.reasons = n.reasons
 	n.mu.Lock()
 	n.labs = append(n.labs, l)
 	n.mu.Unlock()

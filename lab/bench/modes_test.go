@@ -229,7 +229,7 @@ func checkSeries(t *testing.T, s report.Series) {
 		has[m.Name] = m
 	}
 	wants := map[string][]string{
-		load.TCPStream: {load.Throughput, load.CPUPerGB, load.Retransmits, load.DeviceDrops},
+		load.TCPStream: {load.Throughput, load.CPUPerGB, load.Retransmits, load.Dropped, load.DeviceDrops},
 	}[s.Workload]
 	if wants == nil {
 		wants = []string{load.Rate, load.P50, load.P999, load.CPUPerRequest, load.DeviceDrops}

@@ -38,7 +38,7 @@ func retransmits(c load.Cost, j load.Job) (n float64) {
 var reading = []string{
 	load.Throughput, load.Offered, load.PacketRate, load.Loss, load.Jitter, load.Rate, load.P50, load.P90, load.P99, load.P999, load.Max,
 	load.ConnectP50, load.ConnectP99, load.CPUPerGB, load.CPUPerRequest, load.SoftIRQPerGB, load.SoftIRQPerRequest, load.DaemonCPU,
-	load.DaemonCPUPerGB, load.DaemonCPUPerRequest, load.SwitchesPerGB, load.SwitchesPerRequest, load.Retransmits, load.DeviceDrops,
+	load.DaemonCPUPerGB, load.DaemonCPUPerRequest, load.SwitchesPerGB, load.SwitchesPerRequest, load.Retransmits, load.Dropped, load.DeviceDrops,
 }
 
 // order sorts the names of metrics.

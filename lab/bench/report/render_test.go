@@ -106,3 +106,33 @@ func TestMarkdownEscapes(t *testing.T) {
 		t.Errorf("not escaped:\n%s", text)
 	}
 }
+
+// Of many cases a terminal gets what stands for each; of few, everything.
+func TestBriefHasManyCasesAsASummary(t *testing.T) {
+	text := func(render func(io.Writer, *Report) error, r *Report) string {
+		var b bytes.Buffer
+		if err := render(&b, r); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	r := fixture()
+	if text(Brief, r) != text(Table, r) {
+		t.Error("a few cases are cut down")
+	}
+	for _, workload := range []string{"tcp-rr", "udp-rr", "http", "tcp-crr", "udp-pps"} {
+		for _, s := range fixture().Series {
+			s.Workload = workload
+			r.Series = append(r.Series, s)
+		}
+	}
+	brief := text(Brief, r)
+	for _, want := range []string{"Summary", "tcp-crr · other-node → pod", "throughput, Gbit/s ↑", "±", "-v prints them all"} {
+		if !strings.Contains(brief, want) {
+			t.Errorf("no %q in:\n%s", want, brief)
+		}
+	}
+	if strings.Contains(brief, "retransmits") {
+		t.Errorf("details in:\n%s", brief)
+	}
+}

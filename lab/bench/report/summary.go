@@ -121,7 +121,7 @@ func (r row) around(s Summary) string {
 		return "–"
 	}
 	out := r.scale.format(s.Median)[0]
-	if s.Median != 0 {
+	if s.Median != 0 && s.N > 1 {
 		percent := 100 * max(s.High-s.Median, s.Median-s.Low) / math.Abs(s.Median)
 		digits := 0
 		if percent < 0.95 {

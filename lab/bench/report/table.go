@@ -1,6 +1,7 @@
 package report
 
 import (
+	"fmt"
 	"io"
 	"strings"
 
@@ -10,7 +11,16 @@ import (
 // Table writes the report for a terminal, at most 120 columns wide: the summary,
 // then a table for each workload and path with the variants as columns; where a
 // parameter was varied, one of its values and the main metric.
-func Table(w io.Writer, r *Report) error {
+func Table(w io.Writer, r *Report) error { return r.text(w, true) }
+
+// fewParts are what is read at once without a summary's help.
+const fewParts = 4
+
+// Brief writes what [Table] does, but of a report with many parts the summary alone.
+func Brief(w io.Writer, r *Report) error { return r.text(w, len(r.parts()) <= fewParts) }
+
+// text writes the report for a terminal, with or without the tables of its parts.
+func (r *Report) text(w io.Writer, details bool) error {
 	var b strings.Builder
 	wrap := func(text string) { b.WriteString(lipgloss.Wrap(text, tableWidth, "") + "\n") }
 	wrap(r.heading())
@@ -24,22 +34,15 @@ func Table(w io.Writer, r *Report) error {
 		b.WriteString("\n")
 		wrap(summaryLegend)
 	}
-	for _, p := range parts {
-		b.WriteString("\n")
-		if p.group != nil {
-			wrap("━━ " + p.group.title)
-			p.group.sheet().text(&b)
-			continue
-		}
-		wrap("━━ " + p.curve.heading())
-		p.curve.facts().text(&b)
-		for _, c := range p.curve.brief() {
-			b.WriteString("\n")
-			wrap(c.label())
-			p.curve.sheet(c).text(&b)
+	if details {
+		for _, p := range parts {
+			p.text(&b, wrap)
 		}
 	}
 	b.WriteString("\n")
+	if !details {
+		wrap(fmt.Sprintf("%d cases, each with more metrics: -v prints them all, -o html draws them.", len(parts)))
+	}
 	wrap(r.legend() + curveLegend(parts))
 	wrap(line(r.Conditions.facts()))
 	for _, t := range r.Warnings {
@@ -49,4 +52,21 @@ func Table(w io.Writer, r *Report) error {
 		wrap("note: " + t)
 	}
 	return written(w, b.String())
+}
+
+// text writes a part's tables.
+func (p part) text(b *strings.Builder, wrap func(string)) {
+	b.WriteString("\n")
+	if p.group != nil {
+		wrap("━━ " + p.group.title)
+		p.group.sheet().text(b)
+		return
+	}
+	wrap("━━ " + p.curve.heading())
+	p.curve.facts().text(b)
+	for _, c := range p.curve.brief() {
+		b.WriteString("\n")
+		wrap(c.label())
+		p.curve.sheet(c).text(b)
+	}
 }
