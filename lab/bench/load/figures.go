@@ -44,7 +44,7 @@ type Meaning struct {
 
 var meanings = map[string]Meaning{
 	Throughput: {"bit/s", "higher"}, Offered: {"bit/s", ""}, Fairness: {"", "higher"}, Slowest: {"bit/s", "higher"},
-	Retransmits: {"", "lower"}, MSS: {"B", ""}, Window: {"B", ""}, PathMTU: {"B", ""},
+	Retransmits: {"", "lower"}, MSS: {"bytes", ""}, Window: {"B", ""}, PathMTU: {"bytes", ""},
 	PacketsSent: {"1/s", ""}, PacketRate: {"1/s", "higher"}, Loss: {"", "lower"}, ReceiverDrops: {"", "lower"},
 	Reordered: {"", "lower"}, Duplicates: {"", "lower"}, Jitter: {"s", "lower"},
 	Rate: {"1/s", "higher"}, P50: {"s", "lower"}, P90: {"s", "lower"}, P99: {"s", "lower"}, P999: {"s", "lower"}, Max: {"s", "lower"},

@@ -16,7 +16,8 @@ func Table(w io.Writer, r *Report) error { return r.text(w, true) }
 // fewParts are what is read at once without a summary's help.
 const fewParts = 4
 
-// Brief writes what [Table] does, but of a report with many parts the summary alone.
+// Brief writes what [Table] does, but of a report with many parts the summary and
+// the curves alone.
 func Brief(w io.Writer, r *Report) error { return r.text(w, len(r.parts()) <= fewParts) }
 
 // text writes the report for a terminal, with or without the tables of its parts.
@@ -34,8 +35,8 @@ func (r *Report) text(w io.Writer, details bool) error {
 		b.WriteString("\n")
 		wrap(summaryLegend)
 	}
-	if details {
-		for _, p := range parts {
+	for _, p := range parts {
+		if details || p.curve != nil {
 			p.text(&b, wrap)
 		}
 	}
