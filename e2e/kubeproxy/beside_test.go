@@ -3,11 +3,14 @@ package kubeproxy
 import (
 	"context"
 	"encoding/json"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"slipway/datapath"
 	"slipway/datapath/kubeproxy"
@@ -43,6 +46,7 @@ func corpus(t *testing.T) map[string]one {
 		if err := json.Unmarshal(read(t, f), &c); err != nil {
 			t.Fatalf("%s: %v", f, err)
 		}
+		c.Options.ServiceCIDR = c.Snapshot.Network.ServiceCIDR // which the API server has
 		out["golden/"+name] = c
 	}
 	for _, f := range files(t, "testdata/*.yaml") {
@@ -112,6 +116,7 @@ func theirs(t *testing.T, c one, mode string) (*netns.NS, *realproxy.API, *realp
 		testnet.Lacks(t, testnet.KubeProxy, err)
 	}
 	ns := testnet.NewNS(t)
+	have(t, ns, c)
 	api, err := realproxy.Serve(ns, realproxy.Objects(c.Snapshot))
 	if err != nil {
 		t.Fatal(err)
@@ -130,6 +135,24 @@ func theirs(t *testing.T, c one, mode string) (*netns.NS, *realproxy.API, *realp
 	})
 	next(t, p)
 	return ns, api, p
+}
+
+// have gives the namespace the node's address: in nftables mode kube-proxy looks
+// for it on the interfaces.
+func have(t *testing.T, ns *netns.NS, c one) {
+	t.Helper()
+	n, ok := c.Snapshot.NodeByName(c.Node)
+	if !ok || !n.Address.IsValid() {
+		return
+	}
+	h := testnet.Handle(t, ns)
+	lo, err := h.LinkByName("lo")
+	if err == nil {
+		err = h.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: n.Address.AsSlice(), Mask: net.CIDRMask(32, 32)}})
+	}
+	if err != nil {
+		t.Fatalf("address %s: %v", n.Address, err)
+	}
 }
 
 func next(t *testing.T, p *realproxy.Proxy) {

@@ -133,6 +133,10 @@ func (c Config) yaml(access string) string {
 	if c.Options.ClusterCIDR.IsValid() {
 		detect, cidr = "ClusterCIDR", c.Options.ClusterCIDR.String()
 	}
+	addresses := "[]" // upstream's defaults: all in iptables mode, the primary one in nftables mode
+	if c.Options.NodePortsEverywhere {
+		addresses = "[0.0.0.0/0]"
+	}
 	return fmt.Sprintf(`apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: %q
@@ -145,8 +149,9 @@ nftables: {masqueradeAll: %[7]t, masqueradeBit: %[8]d}
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
 metricsBindAddress: %[10]q
 healthzBindAddress: "127.0.0.1:10256"
+nodePortAddresses: %[11]s
 `, c.Mode, c.Node, access, contentType, detect, cidr,
-		c.Options.MasqueradeAll, c.Options.MasqueradeBit, c.Options.LocalhostNodePorts, metricsAddress)
+		c.Options.MasqueradeAll, c.Options.MasqueradeBit, c.Options.LocalhostNodePorts, metricsAddress, addresses)
 }
 
 // Next waits for the next sync that kube-proxy finishes; one that failed is an
