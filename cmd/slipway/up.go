@@ -98,9 +98,6 @@ func (a *app) upOptions(file, mode, components, cni string) (lab.UpOptions, erro
 	if c := o.Cluster.Spec.Components; c != topology.ComponentsNone && c != "" {
 		return o, usageError("components: %q is not available in this version, which runs labs with `components: none`", c)
 	}
-	if o.Cluster.Spec.Proxy.Mode == topology.ProxyNFTables {
-		return o, usageError("spec.proxy.mode: %q is not available in this version, which writes kube-proxy's iptables rules", topology.ProxyNFTables)
-	}
 	return o, nil
 }
 

@@ -66,54 +66,89 @@ func (a *arrival) filterHook(p datapath.Packet) string {
 	}
 }
 
+// flow is a part of the connections on their way.
+type flow struct {
+	packet     datapath.Packet
+	chance     float64
+	translated bool
+	nat        *netfilter.NAT // that the hook asked for
+}
+
 // expect evaluates the node's rules on a connection's first packet.
 func (a *arrival) expect() Expected {
 	e := Expected{Node: a.node.Node, Hook: a.hook(), Shares: []Share{}}
-	rules := netfilter.Compile(&a.node.Rules)
-	addrType := netfilter.AddrTypes(a.node.State)
-	ask := func(hook, table string, p datapath.Packet, translated bool) []netfilter.Outcome {
-		q := netfilter.Query{Hook: hook, Table: table, Packet: p, In: a.in, State: "NEW", AddrType: addrType, DNATed: translated,
-			OrigSrc: a.packet.Source(), OrigDst: a.packet.Destination(), ReplySrc: p.Destination(), ReplyDst: a.packet.Source()}
-		if hook != "prerouting" && hook != "input" {
-			q.Out = a.out(p.Dst)
+	p := &passing{arrival: a, e: &e, rules: a.node.evaluator(), addrType: netfilter.AddrTypes(a.node.State)}
+	p.hook(a.hook(), flow{packet: a.packet, chance: 1}, func(f flow) {
+		next := a.filterHook(f.packet)
+		if next == a.hook() { // it was sent here, and has passed table filter
+			p.leave(f)
+			return
 		}
-		if hook == "postrouting" || hook == "output" {
-			q.In = ""
-		}
-		return rules.Eval(q)
+		p.hook(next, f, p.leave)
+	})
+	return e
+}
+
+// passing takes flows through hooks.
+type passing struct {
+	*arrival
+	e        *Expected
+	rules    *netfilter.Rules
+	addrType func(a netip.Addr, dev string) (string, bool)
+}
+
+// leave is what comes after the filters: the source's translation.
+func (p *passing) leave(f flow) {
+	if !f.translated {
+		p.e.Passed += f.chance
+		return
 	}
-	for _, o := range ask(a.hook(), "nat", a.packet, false) {
-		if o.Verdict != netfilter.Accept {
-			e.add(o, 1)
+	p.hook("postrouting", f, func(f flow) {
+		p.e.share(Share{Endpoint: f.packet.Destination(), Probability: f.chance, Masqueraded: f.nat != nil && f.nat.Source})
+	})
+}
+
+// hook asks all rules of a hook, in order; what they accept goes on.
+func (p *passing) hook(hook string, f flow, on func(flow)) {
+	f.nat = nil
+	p.stops(hook, p.rules.Stops(hook), f, on)
+}
+
+func (p *passing) stops(hook string, stops []netfilter.Stop, f flow, on func(flow)) {
+	for i, s := range stops {
+		if !p.rules.Has(s.Table) || s.NAT && f.nat != nil {
 			continue
 		}
-		p := o.Packet
-		translated := o.NAT != nil && o.NAT.Kind == netfilter.DNAT
-		if translated {
-			p.Dst, p.DPort = o.NAT.Min.Addr(), o.NAT.Min.Port()
-		}
-		for _, f := range ask(a.filterHook(p), "filter", p, translated) {
-			chance := o.Probability * f.Probability
-			if f.Verdict != netfilter.Accept {
-				e.add(f, o.Probability)
+		for _, o := range p.rules.Eval(p.query(hook, s.Table, f)) {
+			if o.Verdict != netfilter.Accept {
+				p.e.add(o, f.chance)
 				continue
 			}
-			if !translated {
-				e.Passed += chance
-				continue
-			}
-			p := f.Packet
-			p.Dst, p.DPort = o.NAT.Min.Addr(), o.NAT.Min.Port()
-			for _, s := range ask("postrouting", "nat", p, true) {
-				if s.Verdict != netfilter.Accept {
-					e.add(s, chance)
-					continue
+			g := f
+			g.packet, g.chance = o.Packet, f.chance*o.Probability
+			if o.NAT != nil {
+				g.nat = o.NAT
+				if o.NAT.Kind == netfilter.DNAT {
+					g.translated, g.packet.Dst, g.packet.DPort = true, o.NAT.Min.Addr(), o.NAT.Min.Port()
 				}
-				e.share(Share{Endpoint: p.Destination(), Probability: chance * s.Probability, Masqueraded: s.NAT != nil && s.NAT.Source})
 			}
+			p.stops(hook, stops[i+1:], g, on)
 		}
+		return
 	}
-	return e
+	on(f)
+}
+
+func (p *passing) query(hook, table string, f flow) netfilter.Query {
+	q := netfilter.Query{Hook: hook, Table: table, Packet: f.packet, In: p.in, State: "NEW", AddrType: p.addrType, DNATed: f.translated,
+		OrigSrc: p.packet.Source(), OrigDst: p.packet.Destination(), ReplySrc: f.packet.Destination(), ReplyDst: p.packet.Source()}
+	if hook != "prerouting" && hook != "input" {
+		q.Out = p.out(f.packet.Dst)
+	}
+	if hook == "postrouting" || hook == "output" {
+		q.In = ""
+	}
+	return q
 }
 
 // add counts an outcome that is not accepted.

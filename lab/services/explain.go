@@ -41,6 +41,9 @@ func Explain(v *View) *Explanation {
 
 // Explain says what happens at the port, as the rules of a node have it.
 func (p *PortView) Explain(node string) []Section {
+	if p.nft {
+		return (&nftExplainer{p: p, node: node}).sections()
+	}
 	x := &explainer{p: p, node: node}
 	parts := []Section{}
 	add := func(title string, steps []string) {

@@ -12,6 +12,7 @@ import (
 	"slipway/datapath"
 	"slipway/datapath/kubeproxy"
 	"slipway/datapath/linux"
+	"slipway/datapath/netfilter"
 	"slipway/internal/netns"
 	"slipway/internal/ordered"
 	"slipway/lab"
@@ -23,6 +24,8 @@ type Loaded struct {
 	Node    string
 	Program string // that read them
 	Rules   kubeproxy.Ruleset
+	// NFT is kube-proxy's nftables table; nil if there is none.
+	NFT *datapath.NFTable
 	// State is the rest of the node's kernel, as far as it decides what rules
 	// match.
 	State *datapath.NetState
@@ -86,7 +89,30 @@ func Load(ctx context.Context, st *lab.State, node string) (*Loaded, error) {
 	if l.Rules, err = kubeproxy.ParseSave(text.String()); err != nil {
 		return nil, fmt.Errorf("read rules of node %s: %w", node, err)
 	}
+	if l.NFT, err = proxyTable(state); err != nil {
+		return nil, fmt.Errorf("read rules of node %s: %w", node, err)
+	}
+	if st.Snapshot.Proxy.Mode == topology.ProxyNFTables {
+		l.Program = "nft"
+	}
 	return l, nil
+}
+
+// evaluator has all of the node's rules, ready to be asked as for a client that
+// nothing remembers.
+func (l *Loaded) evaluator() *netfilter.Rules {
+	rules := netfilter.Compile(&l.Rules)
+	if l.NFT != nil {
+		t := *l.NFT
+		t.Sets = slices.Clone(t.Sets)
+		for i := range t.Sets {
+			if t.Sets[i].Dynamic {
+				t.Sets[i].Elements = nil
+			}
+		}
+		rules.AddNFT([]datapath.NFTable{t})
+	}
+	return rules
 }
 
 // LoadAll reads several nodes, some at a time.

@@ -36,24 +36,42 @@ func roleOf(chain string) Role {
 			return r.role
 		}
 	}
+	if strings.Contains(chain, "/") { // which no other chain of the nftables mode has
+		for _, r := range nftRoles {
+			if strings.HasPrefix(chain, r.prefix) {
+				return r.role
+			}
+		}
+	}
 	return RoleOther
 }
 
-// MissingError says that a node has none of kube-proxy's chains at all.
+// MissingError says that a node has none of kube-proxy's chains at all; Chain is
+// empty if it is the nftables table that is not there.
 type MissingError struct{ Node, Chain string }
 
 // Error names the chain.
 func (e *MissingError) Error() string {
+	if e.Chain == "" {
+		return fmt.Sprintf("node %s has no nftables table ip kube-proxy: kube-proxy's rules are not loaded there (`slipway status` says what is missing)", e.Node)
+	}
 	return fmt.Sprintf("node %s has no chain %s in table nat: kube-proxy's rules are not loaded there (`slipway status` says what is missing)", e.Node, e.Chain)
 }
 
 // Look finds the rules of a service's ports in a node's rules.
 func Look(s *topology.Snapshot, f Found, l *Loaded) (*View, error) {
+	v := &View{Lab: s.Lab, Mode: string(s.Proxy.Mode), Service: f.Service.Key(), Type: string(f.Service.Type), Node: l.Node, Program: l.Program, Ports: []PortView{}}
+	if s.Proxy.Mode == topology.ProxyNFTables {
+		if l.NFT == nil {
+			return nil, &MissingError{Node: l.Node}
+		}
+		v.Ports = lookNFT(s, f, l.NFT)
+		return v, nil
+	}
 	nat := l.Rules.Table("nat")
 	if nat == nil || nat.Chain(chainServices) == nil {
 		return nil, &MissingError{Node: l.Node, Chain: chainServices}
 	}
-	v := &View{Lab: s.Lab, Mode: string(s.Proxy.Mode), Service: f.Service.Key(), Type: string(f.Service.Type), Node: l.Node, Program: l.Program, Ports: []PortView{}}
 	for _, p := range f.Ports {
 		k := &looker{snapshot: s, rules: &l.Rules, nat: nat, service: f.Service, port: p}
 		v.Ports = append(v.Ports, k.look())

@@ -191,21 +191,27 @@ func (w *way) arrive(node string, p datapath.Packet, inside bool) (step, error) 
 // sourceAfter is the address that an untranslated packet leaves a node with.
 func (w *way) sourceAfter(s step) (netip.Addr, error) {
 	p := s.packet
-	q := netfilter.Query{Hook: "postrouting", Table: "nat", Packet: p, Out: s.out(p.Dst), State: "NEW", AddrType: netfilter.AddrTypes(s.node.State)}
-	for _, o := range netfilter.Eval(&s.node.Rules, q) {
+	rules := s.node.evaluator()
+	for _, stop := range rules.Stops("postrouting") {
+		if !stop.NAT || !rules.Has(stop.Table) {
+			continue
+		}
+		q := netfilter.Query{Hook: "postrouting", Table: stop.Table, Packet: p, Out: s.out(p.Dst), State: "NEW", AddrType: netfilter.AddrTypes(s.node.State)}
+		o := rules.Eval(q)[0]
 		if o.NAT == nil || !o.NAT.Source {
-			return p.Src, nil
+			continue
 		}
 		if o.NAT.Min.Addr().IsValid() {
 			return o.NAT.Min.Addr(), nil
 		}
+		h, err := w.handle(lab.NSOfMachine(w.st.Lab, s.node.Node))
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		r, err := routeOf(h, p.Dst)
+		return r.src, err
 	}
-	h, err := w.handle(lab.NSOfMachine(w.st.Lab, s.node.Node))
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	r, err := routeOf(h, p.Dst)
-	return r.src, err
+	return p.Src, nil
 }
 
 // WayError says that a connection cannot reach a service that way.

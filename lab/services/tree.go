@@ -6,6 +6,8 @@ import (
 	"math"
 	"strings"
 	"unicode/utf8"
+
+	"slipway/topology"
 )
 
 // TreeOptions of a drawing.
@@ -28,7 +30,11 @@ const (
 // rules' counters. Lines have at most 100 columns, rules verbatim excepted.
 func (v *View) WriteTree(w io.Writer, o TreeOptions) error {
 	d := &drawing{opts: o}
-	fmt.Fprintf(&d.b, "%s (%s), as node %s has it, read with %s -c\n", v.Service, v.Type, v.Node, v.Program)
+	program := v.Program + " -c"
+	if v.Mode == string(topology.ProxyNFTables) {
+		program = "nft list table ip kube-proxy"
+	}
+	fmt.Fprintf(&d.b, "%s (%s), as node %s has it, read with %s\n", v.Service, v.Type, v.Node, program)
 	for i := range v.Ports {
 		d.b.WriteString("\n")
 		d.port(&v.Ports[i])
@@ -45,6 +51,7 @@ type drawing struct {
 	b     strings.Builder
 	opts  TreeOptions
 	drawn map[string]bool // chains
+	last  string          // the rule that was last drawn verbatim
 }
 
 func (d *drawing) port(p *PortView) {
@@ -66,7 +73,11 @@ func (d *drawing) port(p *PortView) {
 	for i := range p.Refusals {
 		r := &p.Refusals[i]
 		kids = append(kids, func(head, rest string) {
-			d.rule(head, rest, "filter "+r.In+" → "+strings.ToUpper(r.Rule.Does), r.where()+r.Rule.why(), &r.Rule)
+			in := "filter " + r.In
+			if p.nft {
+				in = r.In
+			}
+			d.rule(head, rest, in+" → "+strings.ToUpper(r.Rule.Does), r.where()+r.Rule.why(), &r.Rule)
 		})
 	}
 	if len(kids) == 0 {
@@ -149,8 +160,9 @@ func (d *drawing) rule(head, rest, brief, more string, r *RuleView) {
 	if more != "" {
 		d.b.WriteString(clip(rest+"  "+more, treeWidth) + "\n")
 	}
-	if d.opts.Rules {
+	if d.opts.Rules && r.Text != d.last {
 		d.b.WriteString(rest + "  " + r.Text + "\n")
+		d.last = r.Text // one rule may be several choices
 	}
 }
 
@@ -234,6 +246,8 @@ func (r *RuleView) brief() string {
 		return said + "DNAT"
 	case "none":
 		return said + "no target, only counts"
+	case "remember":
+		return strings.TrimSuffix(said, ", ")
 	default:
 		return said + strings.ToUpper(r.Does)
 	}

@@ -24,15 +24,19 @@ type PortView struct {
 	Name     string `json:"name"` // "default/nginx-svc:http", as kube-proxy calls it
 	Protocol string `json:"protocol"`
 	Port     int    `json:"port"`
-	// Entries are the ways in, in table nat.
+	// Entries are the ways in, in table nat, or elements of nftables' maps.
 	Entries []Entry `json:"entries"`
-	// Refusals are the port's rules in table filter.
+	// Refusals are the port's rules in table filter, or elements of nftables' maps.
 	Refusals []Refusal `json:"refusals,omitempty"`
 	// Chains are what the entries lead to, each once, in the order in which
 	// they are reached.
 	Chains []ChainView `json:"chains"`
 	// Masquerade is what becomes of marked packets at the end (KUBE-POSTROUTING).
 	Masquerade []RuleView `json:"masquerade,omitempty"`
+
+	nft bool // they are nftables': entries and refusals are elements of maps
+	// dispatch are the rules that mark before the maps are asked (nftables).
+	dispatch []RuleView
 }
 
 // Via is a way to a service.
@@ -69,11 +73,11 @@ type Role string
 
 // The roles.
 const (
-	RoleCluster  Role = "all endpoints"         // KUBE-SVC
-	RoleLocal    Role = "this node's endpoints" // KUBE-SVL
-	RoleExternal Role = "from outside"          // KUBE-EXT
-	RoleSources  Role = "allowed sources"       // KUBE-FW
-	RoleEndpoint Role = "endpoint"              // KUBE-SEP
+	RoleCluster  Role = "all endpoints"         // KUBE-SVC, service-
+	RoleLocal    Role = "this node's endpoints" // KUBE-SVL, local-
+	RoleExternal Role = "from outside"          // KUBE-EXT, external-
+	RoleSources  Role = "allowed sources"       // KUBE-FW, firewall-
+	RoleEndpoint Role = "endpoint"              // KUBE-SEP, endpoint-
 	RoleOther    Role = "other"
 )
 
@@ -93,7 +97,7 @@ type RuleView struct {
 	// way to it fulfils already.
 	When []string `json:"when,omitempty"`
 	// Does is what it does: mark, masquerade, dnat, jump, return, accept,
-	// reject, drop, none, or the target's name.
+	// reject, drop, remember, none, or the target's name.
 	Does   string `json:"does"`
 	Target string `json:"target,omitempty"` // the chain of a jump
 	// Own is the chance that the rule itself has, Effective that of a new
