@@ -308,8 +308,16 @@ func printPlan(w io.Writer, p bench.ModesPlan) error {
 		rounds += fmt.Sprintf(" to %d", p.MaxRounds)
 	}
 	fmt.Fprintf(w, "plan: %s in %d labs, %d cases, %d measurements of %s a round\n", variants, p.Labs, len(p.Cases), p.Measurements, p.Duration)
-	fmt.Fprintf(w, "      %s rounds of about %s; at most %s in all", rounds, p.Round.Round(time.Second), p.Longest().Round(time.Second))
-	if fit := int((p.Longest() - p.Overhead()) / p.Round); fit < p.Rounds {
+	fmt.Fprintf(w, "      %s rounds of about %s: ", rounds, p.Round.Round(time.Second))
+	switch expected := p.Expected(); {
+	case p.Budget == 0:
+		fmt.Fprintf(w, "about %s in all", expected.Round(time.Second))
+	case expected < p.Budget:
+		fmt.Fprintf(w, "about %s, at most %s in all", expected.Round(time.Second), p.Budget)
+	default:
+		fmt.Fprintf(w, "at most %s in all", p.Budget)
+	}
+	if fit := p.Fit(); fit < p.Rounds {
 		fmt.Fprintf(w, ", enough for about %d rounds", fit)
 	}
 	fmt.Fprintln(w)

@@ -96,14 +96,16 @@ func (p ModesPlan) count(c matrix.Case) (n int) {
 	return n
 }
 
-// Longest is how long everything takes at most, if the machine is not so busy
-// that a single round takes longer than expected.
-func (p ModesPlan) Longest() time.Duration {
-	d := p.Overhead() + time.Duration(p.MaxRounds)*p.Round
-	if p.Budget > 0 {
-		return min(d, p.Budget)
+// Expected is how long all rounds take if the machine is not busy. The budget
+// ends them before.
+func (p ModesPlan) Expected() time.Duration { return p.Overhead() + time.Duration(p.MaxRounds)*p.Round }
+
+// Fit is how many rounds there is time for.
+func (p ModesPlan) Fit() int {
+	if p.Budget == 0 {
+		return p.MaxRounds
 	}
-	return d
+	return min(p.MaxRounds, int((p.Budget-p.Overhead())/p.Round))
 }
 
 // Overhead is how long the labs take to come and go, and the report to be made.

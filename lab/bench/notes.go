@@ -29,8 +29,12 @@ func (p ModesPlan) notes(r *report.Report) []string {
 	return out
 }
 
-// gap is a ratio from which on two variants differ enough to ask why.
-const gap = 0.95
+// gap is a ratio from which on two variants differ enough to ask why, and
+// confident how sure an interval must be to answer: that of six rounds.
+const (
+	gap       = 0.95
+	confident = 0.95
+)
 
 // packing compares a variant's ratio to the control with that at one MTU for
 // both, at the write size that generators use.
@@ -43,7 +47,7 @@ func (p ModesPlan) packing(r *report.Report, v Variant) []string {
 	same.MTU, with.MTU = p.equalMTU(v), p.equalMTU(control)
 	own, ok := ratio(r, v.Name(), control.Name())
 	equal, ok2 := ratio(r, same.Name(), with.Name())
-	if !ok || !ok2 || own.High >= gap {
+	if !ok || !ok2 || min(own.Confidence, equal.Confidence) < confident || own.High >= gap {
 		return nil
 	}
 	text := fmt.Sprintf("Packing: tcp-stream of %s with 128 KiB writes reaches ×%s of %s, each at its own MTU (%d and %d), and ×%s at %d for both",
