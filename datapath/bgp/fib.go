@@ -31,7 +31,16 @@ type fib struct {
 	learned map[netip.Prefix]netip.Addr
 	// keepStale spares routes of an earlier speaker that were not learnt yet.
 	keepStale bool
+
+	// What the kernel has said, as long as nothing there has changed but by
+	// sync; see forget.
+	have  map[netip.Prefix]netlink.Route // nil: not read yet
+	hops  map[netip.Addr]hop
+	names map[int]string
 }
+
+// forget makes the next pass ask the kernel everything again.
+func (f *fib) forget() { f.have, f.hops, f.names = nil, nil, nil }
 
 // target is how the kernel is to reach a prefix.
 type target struct {
@@ -52,40 +61,47 @@ type synced struct {
 	err        error // why routes are unresolved or could not be changed
 }
 
-// sync reads the kernel's routes once, and adds, changes and removes what
-// differs from the learnt ones. What fails now is tried again by the next pass.
+// sync adds, changes and removes what differs from the learnt routes in the
+// kernel, which it reads unless it still knows them. What fails now is tried
+// again by the next pass.
 func (f *fib) sync() synced {
 	out := synced{routes: map[netip.Prefix]Route{}}
-	have, err := f.installed()
-	if err != nil {
-		out.err = err
-		return out
+	if f.have == nil {
+		have, err := f.installed()
+		if err != nil {
+			out.err = err
+			return out
+		}
+		f.have, f.hops, f.names = have, map[netip.Addr]hop{}, map[int]string{}
 	}
-	pass := resolver{fib: f, hops: map[netip.Addr]hop{}, names: map[int]string{}}
 	for _, p := range sortedPrefixes(f.learned) {
 		if !f.accepts(p) {
 			continue
 		}
 		nh := f.learned[p]
-		old, exists := have[p]
-		want, err := pass.target(nh)
-		if err == nil {
-			delete(have, p)
-			if !exists || targetOf(old) != want {
-				err = f.install(p, want, exists)
-			}
+		old, exists := f.have[p]
+		want, err := f.target(nh)
+		if err == nil && (!exists || targetOf(old) != want) {
+			err = f.install(p, want, exists)
 		}
 		if err != nil { // an old route through another next hop goes below
 			out.unresolved++
 			out.err = errors.Join(out.err, fmt.Errorf("route %s: %w", p, err))
 			continue
 		}
-		out.routes[p] = Route{Prefix: p, NextHop: nh, Via: want.via, Dev: pass.name(want.index), Onlink: want.onlink}
+		out.routes[p] = Route{Prefix: p, NextHop: nh, Via: want.via, Dev: f.name(want.index), Onlink: want.onlink}
 	}
-	for p, r := range have {
+	for p, r := range f.have {
+		if _, right := out.routes[p]; right {
+			continue
+		}
 		if _, learned := f.learned[p]; learned || !f.keepStale {
 			out.err = errors.Join(out.err, f.remove(r))
+			delete(f.have, p)
 		}
+	}
+	if out.err != nil {
+		f.forget()
 	}
 	return out
 }
@@ -140,6 +156,7 @@ func (f *fib) install(p netip.Prefix, t target, replace bool) error {
 	if err := set(r); err != nil {
 		return fmt.Errorf("add via %s: %w", t.via, err)
 	}
+	f.have[p] = *r
 	return nil
 }
 
@@ -150,40 +167,33 @@ func (f *fib) remove(r netlink.Route) error {
 	return nil
 }
 
-// resolver answers questions about next hops and devices during one pass, each
-// asked of the kernel once.
-type resolver struct {
-	fib   *fib
-	hops  map[netip.Addr]hop
-	names map[int]string
-}
-
+// hop is the way to a next hop, or why there is none.
 type hop struct {
 	target
 	err error
 }
 
-func (r *resolver) target(nh netip.Addr) (target, error) {
-	h, known := r.hops[nh]
+func (f *fib) target(nh netip.Addr) (target, error) {
+	h, known := f.hops[nh]
 	if !known {
-		h.target, h.err = r.resolve(nh)
-		h.src = r.fib.src
-		r.hops[nh] = h
+		h.target, h.err = f.resolve(nh)
+		h.src = f.src
+		f.hops[nh] = h
 	}
 	return h.target, h.err
 }
 
 // resolve is the recursive lookup of RFC 4271 §5.1.3, done by the kernel; or
 // the tunnel, where the policy wants it.
-func (r *resolver) resolve(nh netip.Addr) (target, error) {
-	if t := r.fib.tunnel; t != nil && (t.Policy != topology.IPIPCrossSubnet || !t.LocalSubnet.Contains(nh)) {
-		l, err := r.fib.h.LinkByName(t.Device)
+func (f *fib) resolve(nh netip.Addr) (target, error) {
+	if t := f.tunnel; t != nil && (t.Policy != topology.IPIPCrossSubnet || !t.LocalSubnet.Contains(nh)) {
+		l, err := f.h.LinkByName(t.Device)
 		if err != nil {
 			return target{}, fmt.Errorf("tunnel %s: %w", t.Device, err)
 		}
 		return target{via: nh, index: l.Attrs().Index, onlink: true}, nil
 	}
-	routes, err := r.fib.h.RouteGet(nh.AsSlice())
+	routes, err := f.h.RouteGet(nh.AsSlice())
 	if err != nil {
 		return target{}, fmt.Errorf("%w %s: %w", errNoRoute, nh, err)
 	}
@@ -199,15 +209,15 @@ func (r *resolver) resolve(nh netip.Addr) (target, error) {
 	return target{}, fmt.Errorf("%w %s", errNoRoute, nh)
 }
 
-func (r *resolver) name(index int) string {
-	if n, ok := r.names[index]; ok {
+func (f *fib) name(index int) string {
+	if n, ok := f.names[index]; ok {
 		return n
 	}
 	n := fmt.Sprintf("if%d", index)
-	if l, err := r.fib.h.LinkByIndex(index); err == nil {
+	if l, err := f.h.LinkByIndex(index); err == nil {
 		n = l.Attrs().Name
 	}
-	r.names[index] = n
+	f.names[index] = n
 	return n
 }
 
