@@ -34,6 +34,8 @@ type Missing struct {
 func Sections() []Section {
 	return []Section{
 		flanneldSection,
+		byHandSection,
+		kubeProxySection,
 	}
 }
 

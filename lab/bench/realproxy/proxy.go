@@ -170,6 +170,9 @@ func (p *Proxy) Next(ctx context.Context) (Sync, error) {
 	}
 }
 
+// CPU is what kube-proxy and the programs that it ran have used so far.
+func (p *Proxy) CPU() (time.Duration, error) { return cpuOf(p.cmd.Process.Pid) }
+
 // Stop ends kube-proxy; its rules stay.
 func (p *Proxy) Stop() error {
 	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
