@@ -156,13 +156,14 @@ func (c *curve) row(like row) curveRow {
 	return out
 }
 
-// sheet is the metric as a table: a row for each point.
-func (c *curve) sheet(r curveRow) sheet {
+// sheet is the metric as a table: a row for each point, with cells as [row.cell]
+// or [row.short] writes them.
+func (c *curve) sheet(r curveRow, cell func(row, *Metric, string) string) sheet {
 	out := sheet{corner: c.by, heads: c.variants}
 	for i, p := range c.points {
 		cells := make([]string, len(c.variants))
 		for v, m := range r.cells[i] {
-			cells[v] = r.cell(m, c.variants[v])
+			cells[v] = cell(r.row, m, c.variants[v])
 		}
 		out.rows = append(out.rows, append([]string{p.text}, cells...))
 	}
@@ -199,9 +200,17 @@ func (c *curve) facts() sheet {
 // costs are the metrics that stand beside the main one where a curve is text.
 var costs = []string{"cpu-per-gb", "cpu-per-request"}
 
-// brief are the metrics of a curve that a text has: the main one and its cost.
+// fewMetrics are all shown.
+const fewMetrics = 8
+
+// brief are the metrics of a curve that a text has: the main one and its cost, or
+// all if they are few.
 func (c *curve) brief() (out []curveRow) {
-	for i, r := range c.rows() {
+	all := c.rows()
+	if len(all) <= fewMetrics {
+		return all
+	}
+	for i, r := range all {
 		if i == 0 || slices.Contains(costs, r.name) {
 			out = append(out, r)
 		}

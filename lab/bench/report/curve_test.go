@@ -122,12 +122,53 @@ func TestQuantity(t *testing.T) {
 
 // The goldens were read: each step of the sweep is twice the one before it in the
 // order of the plan (128KiB is the first), vxlan half of host-gw everywhere and
-// twice its cost, the summary has the point that was measured first, and
-// retransmits are left to the other forms.
+// twice its cost, and the summary has the point that was measured first.
 func TestCurvesAsText(t *testing.T) {
 	t.Parallel()
 	golden(t, "curves.txt", rendered(t, curves(), Table))
+	golden(t, "curves-brief.txt", rendered(t, curves(), Brief))
 	golden(t, "curves.md", rendered(t, curves(), Markdown))
+}
+
+// Of many metrics a text has the main one and its cost; of few it has all.
+func TestCurveInBrief(t *testing.T) {
+	t.Parallel()
+	names := func(r *Report) (out []string) {
+		for _, c := range r.parts()[0].curve.brief() {
+			out = append(out, c.name)
+		}
+		return out
+	}
+	r := curves()
+	if diff := cmp.Diff([]string{"throughput", "retransmits", "cpu-per-gb"}, names(r)); diff != "" {
+		t.Error(diff)
+	}
+	for i := range r.Series {
+		s := &r.Series[i]
+		for j := range fewMetrics {
+			s.Metrics = append(s.Metrics, Metric{Name: fmt.Sprint("m", j), Rounds: rounds(1, 2, 3)})
+		}
+	}
+	r.Conclude("flannel-host-gw")
+	if diff := cmp.Diff([]string{"throughput", "cpu-per-gb"}, names(r)); diff != "" {
+		t.Error(diff)
+	}
+	if text := rendered(t, r, Brief); !strings.Contains(strings.ReplaceAll(text, "\n", " "), "HTML and JSON forms have all") {
+		t.Error("it does not say where the others are")
+	}
+}
+
+// A single round has no interval to be shown.
+func TestOneRound(t *testing.T) {
+	t.Parallel()
+	r := row{scale: scale{1, ""}}
+	if got := r.value(Summarize([]float64{5}, 1)); got != "5 n=1" {
+		t.Errorf("%q", got)
+	}
+	one := Summarize([]float64{0.5}, 1)
+	if got := (&Metric{Ratio: &one, Control: "a"}).ratio("b"); got != "×0.50 ≈" {
+		t.Errorf("%q", got)
+	}
 }
 
 // A part of a sum is zero in rounds that have the sum and not the part, and only

@@ -62,7 +62,7 @@ func Markdown(w io.Writer, r *Report) error {
 		}
 		for _, c := range p.curve.brief() {
 			fmt.Fprintf(&b, "\n%s\n", escape(c.label()))
-			p.curve.sheet(c).markdown(&b)
+			p.curve.sheet(c, row.cell).markdown(&b)
 		}
 	}
 	fmt.Fprintf(&b, "\n%s\n\n", escape(r.legend()+curveLegend(parts)))

@@ -121,7 +121,10 @@ func (r row) value(s Summary) string {
 		return "–"
 	}
 	v := r.scale.format(s.Median, s.Low, s.High)
-	out := fmt.Sprintf("%s (%s–%s)", v[0], v[1], v[2])
+	out := v[0]
+	if s.N > 1 {
+		out += fmt.Sprintf(" (%s–%s)", v[1], v[2])
+	}
 	if s.Confidence < wantedConfidence {
 		out += fmt.Sprintf(" n=%d", s.N)
 	}
@@ -155,7 +158,10 @@ func (m *Metric) ratio(variant string) string {
 	case m.Control == variant:
 		return "the control"
 	}
-	out := fmt.Sprintf("×%s (%s–%s)", factor(m.Ratio.Median), factor(m.Ratio.Low), factor(m.Ratio.High))
+	out := "×" + factor(m.Ratio.Median)
+	if m.Ratio.N > 1 {
+		out += fmt.Sprintf(" (%s–%s)", factor(m.Ratio.Low), factor(m.Ratio.High))
+	}
 	if open(m.Ratio) {
 		out += " ≈"
 	}

@@ -164,7 +164,7 @@ func (c *curve) page(d *drawings) pagePart {
 		}
 		out.add(d, c.chart(r), i == 0)
 		if i == 0 {
-			out.Tables = append(out.Tables, pageTableOf(r.label(), c.sheet(r)))
+			out.Tables = append(out.Tables, pageTableOf(r.label(), c.sheet(r, row.cell)))
 		}
 	}
 	for _, p := range c.points {

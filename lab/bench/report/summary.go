@@ -31,14 +31,14 @@ func (r *Report) summary(parts []part) (sheets []sheet, at [][]int) {
 				label = g.title + " · " + v + "\n  " + m.label()
 			}
 			lone = append(lone, g.variants[0])
-			alone.rows, aloneAt = append(alone.rows, []string{label, m.short(0, g.variants[0])}), append(aloneAt, i)
+			alone.rows, aloneAt = append(alone.rows, []string{label, m.short(m.cells[0], g.variants[0])}), append(aloneAt, i)
 			continue
 		}
 		line := []string{label}
 		for _, v := range many.heads {
 			cell := ""
 			if at := slices.Index(g.variants, v); at >= 0 {
-				cell = m.short(at, v)
+				cell = m.short(m.cells[at], v)
 			}
 			line = append(line, cell)
 		}
@@ -96,8 +96,7 @@ func (g *group) main() *row {
 }
 
 // short writes "20.0 ±2%" and beneath it "×0.50".
-func (r row) short(i int, variant string) string {
-	m := r.cells[i]
+func (r row) short(m *Metric, variant string) string {
 	if m == nil {
 		return ""
 	}

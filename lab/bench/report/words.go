@@ -45,7 +45,8 @@ func (p Plan) facts() []pair {
 // Words about tables.
 const (
 	summaryTitle  = "Summary"
-	summaryLegend = "The metric that stands for each case; ± is how far its interval goes to the farther side, in percent of the median. Of a curve it is the point that was measured first."
+	aroundLegend  = "± is how far the interval goes to the farther side, in percent of the median."
+	summaryLegend = "The metric that stands for each case. " + aroundLegend + " Of a curve it is the point that was measured first."
 )
 
 // curveLegend says what tables leave out of curves, if there are any.
