@@ -136,6 +136,9 @@ func (f *benchFlags) plan(given func(string) bool) (bench.ModesPlan, error) {
 	}
 	if len(o.Workloads) == 0 {
 		o.Workloads = bench.Workloads()
+		if len(o.Paths) > 0 { // at rest there is none
+			o.Workloads = slices.DeleteFunc(o.Workloads, func(w string) bool { return w == load.Idle })
+		}
 	}
 	if err := f.check(o); err != nil {
 		return bench.ModesPlan{}, err

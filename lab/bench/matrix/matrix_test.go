@@ -286,6 +286,17 @@ func TestPlanOfTheReport(t *testing.T) {
 	}
 }
 
+// A budget that is too small for anything is told of, not an empty report.
+func TestBudgetForNothing(t *testing.T) {
+	runner := &tool{figure: steady}
+	if _, err := measure(t, Options{Rounds: 1, Budget: time.Second}, runner, stream); err == nil || !strings.Contains(err.Error(), "not even one round") {
+		t.Errorf("error %v", err)
+	}
+	if len(runner.ran) > 0 {
+		t.Errorf("ran %v", runner.ran)
+	}
+}
+
 // Nothing that beds have in common is an error, not an empty report.
 func TestNothingToMeasure(t *testing.T) {
 	if _, err := measure(t, Options{Rounds: 1}, &tool{}, Case{Path: OtherRack, Job: stream.Job}); err == nil {

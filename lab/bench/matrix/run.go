@@ -178,6 +178,9 @@ func (r *run) all(ctx context.Context) error {
 			return nil
 		}
 		if !r.fits(due) {
+			if round == 0 {
+				return fmt.Errorf("not even one round of about %s fits into the %s that are left", timeOf(due).Round(time.Second), r.Budget.Round(time.Millisecond))
+			}
 			if round < r.Rounds {
 				r.report.Warnings = append(r.report.Warnings, fmt.Sprintf("the time of %s was used up after %d rounds of %d", r.Budget, round, r.Rounds))
 			}
