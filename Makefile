@@ -10,9 +10,9 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # What this project's CI machine must be able to do: a test that would skip for
 # one of these fails there instead.
-CI_REQUIRE := root,vxlan,tun,bpf,iptables,tshark,bird,ping,curl,iperf3,chromium,nft,conntrack,iptables-legacy,iptables-nft
+CI_REQUIRE := root,vxlan,tun,bpf,iptables,tshark,bird,ping,curl,iperf3,chromium,nft,conntrack,iptables-legacy,iptables-nft,flanneld
 
-.PHONY: all deps build demo test test-unit test-root bench lint generate clean
+.PHONY: all deps build demo test test-unit test-root bench bench-peers components lint generate clean
 
 all: build
 
@@ -36,6 +36,12 @@ test-root: deps ## the tests on the real kernel only
 
 bench: build ## scale and speed with the machine's facts; takes about fifteen minutes
 	$(SUDO) bin/slipway bench scale --big
+
+bench-peers: build ## others' programs beside ours: builds them first
+	$(SUDO) env PATH="$$PATH" HOME="$$HOME" SLIPWAY_GO="$(GO)" bin/slipway bench peers
+
+components: build ## build the upstream programs that labs can run, into the cache
+	SLIPWAY_GO="$(GO)" bin/slipway components build
 
 lint: deps ## few linters, all enforced
 	hack/lint.sh

@@ -9,11 +9,13 @@ sudo=""
 # command:package
 need="ip:iproute2 iptables-legacy:iptables nft:nftables ping:iputils-ping tcpdump:tcpdump tshark:tshark
 bird:bird2 curl:curl iperf3:iperf3 tc:iproute2 sysctl:procps git:git chromium:chromium
-conntrack:conntrack"
+conntrack:conntrack gcc:gcc"
 missing=""
 for pair in $need; do
 	command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair##*:}"
 done
+# flanneld's udp backend is C. gcc without the headers compiles nothing.
+[ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 go=$("$top/hack/go-path.sh")
 if ! "$go" version >/dev/null 2>&1; then
 	missing="$missing golang-go"
