@@ -34,7 +34,6 @@ type Missing struct {
 func Sections() []Section {
 	return []Section{
 		flanneldSection,
-		byHandSection,
 		kubeProxySection,
 	}
 }
