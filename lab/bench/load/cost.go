@@ -69,8 +69,8 @@ type Cost struct {
 	// not idle or stolen, to 10 ms, the unit of /proc/stat. SoftIRQ is the part of
 	// it in soft interrupts as the kernel's ticks (CONFIG_HZ, 100 to 1000 a second)
 	// found it: of a share p of n ticks it is right to √(p(1−p)/n), a standard
-	// error of 5 % of half a second on two processors with 100 ticks each. Medians
-	// over rounds average it.
+	// error of at most 5 % where half a second on two processors has 100 ticks.
+	// Medians over rounds average it.
 	CPU             time.Duration
 	SoftIRQ         time.Duration
 	ContextSwitches int64

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -20,13 +21,12 @@ func (c Conditions) facts() []pair {
 	}
 	out = append(out, pair{"load before", fmt.Sprintf("%.2f", c.LoadBefore)},
 		pair{"stolen meanwhile", fmt.Sprintf("%.1f %%", c.StealPercent)}, pair{"idle meanwhile", fmt.Sprintf("%.1f %%", c.IdlePercent)})
-	kept := out[:0]
-	for _, p := range out {
-		if p.Value != "" {
-			kept = append(kept, p)
-		}
-	}
-	return kept
+	return told(out)
+}
+
+// told leaves out facts that are not known.
+func told(all []pair) []pair {
+	return slices.DeleteFunc(all, func(p pair) bool { return p.Value == "" })
 }
 
 // facts are the plan in words.
@@ -39,7 +39,7 @@ func (p Plan) facts() []pair {
 	if p.MaxRounds > p.Rounds {
 		out[3].Value = fmt.Sprintf("%d to %d, more while intervals are wide", p.Rounds, p.MaxRounds)
 	}
-	return out
+	return told(out)
 }
 
 // Words about tables.
