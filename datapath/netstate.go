@@ -27,7 +27,10 @@ type NetState struct {
 	RuleBackend string `json:"ruleBackend,omitempty"`
 	// NFTables is the JSON of `nft -j list ruleset` if the namespace has tables
 	// of nftables' own, which iptables-save does not show; empty otherwise.
-	NFTables  string          `json:"nftables,omitempty"`
+	NFTables string `json:"nftables,omitempty"`
+	// NFTPlanned are tables that a what-if put into the place of those of the same
+	// name in NFTables.
+	NFTPlanned []NFTable `json:"nftPlanned,omitempty"`
 	Conntrack *ConntrackState `json:"conntrack,omitempty"` // nil: no connection tracking
 	Sockets   []SocketState   `json:"sockets,omitempty"`   // listening and bound ones
 	// UDPTunnel is the flannel UDP backend that serves a TUN here.

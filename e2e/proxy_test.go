@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"slipway/internal/run"
+	"slipway/internal/testnet"
 	"slipway/lab/services"
 )
 
@@ -64,6 +65,92 @@ func TestProxy(t *testing.T) {
 			defer l.in(t)()
 			c.fn(t, l)
 		})
+	}
+}
+
+// TestProxyNFTables does the same where kube-proxy's rules are nftables'.
+func TestProxyNFTables(t *testing.T) {
+	testnet.Need(t, testnet.NFT)
+	l := up(t, "proxynft", proxySpec+"  proxy: {mode: nftables}\n", proxyObjects)
+	for _, c := range []struct {
+		name string
+		fn   func(*testing.T, *testLab)
+	}{
+		{"show", proxyShowNFT},
+		{"names", proxyNames},
+		{"cluster IP", proxyFair},
+		{"node port", proxyNodePort},
+		{"local", proxyLocal},
+		{"affinity", proxyAffinity},
+		{"datagrams", proxyDatagrams},
+		{"empty", proxyEmpty},
+		{"wrong rules", proxyWrongNFT}, // last: it leaves them
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			defer l.in(t)()
+			c.fn(t, l)
+		})
+	}
+}
+
+// proxyShowNFT wants each endpoint in the JSON form, with its chance.
+func proxyShowNFT(t *testing.T, l *testLab) {
+	var v services.View
+	if err := json.Unmarshal([]byte(must(t, "proxy", "show", "web", "-L", l.name, "--node", "node02", "-o", "json")), &v); err != nil {
+		t.Fatal(err)
+	}
+	if v.Node != "node02" || v.Mode != "nftables" || len(v.Ports) != 1 || v.Others == nil || v.Others.Compared != 3 || len(v.Others.Different) != 0 {
+		t.Fatalf("view %+v", v)
+	}
+	p := v.Ports[0]
+	if len(p.Entries) != 2 || p.Entries[0].In != "service-ips" || p.Entries[1].In != "service-nodeports" || len(p.Chains) != 2 {
+		t.Errorf("entries %+v, %d chains", p.Entries, len(p.Chains))
+	}
+	c := p.Chain(p.Entries[0].Rule.Target)
+	if c == nil || len(c.Rules) != 3 {
+		t.Fatalf("the cluster IP's chain: %+v", c)
+	}
+	for _, r := range c.Rules {
+		if r.Does != "dnat" || r.Endpoint == nil || r.Own == nil || *r.Own != 1.0/3 {
+			t.Errorf("choice %+v", r)
+		}
+	}
+	if local := must(t, "proxy", "show", "local", "-L", l.name, "--node", "node02"); !strings.Contains(local, "Different on node01") {
+		t.Errorf("policy Local has other rules on node01:\n%s", local)
+	}
+}
+
+// proxyWrongNFT replaces the rule that shares out by one that prefers an
+// endpoint, and then by one that leads to none.
+func proxyWrongNFT(t *testing.T, l *testLab) {
+	out := must(t, "exec", "node01", "-L", l.name, "--", "nft", "list", "chains", "ip")
+	chain := regexp.MustCompile(`service-\S+-default/web/tcp/`).FindString(out)
+	if chain == "" {
+		t.Fatalf("no chain of service web in\n%s", out)
+	}
+	a, b := l.at("near-a").addr, l.at("far-b").addr
+	replace := func(pairs string) {
+		t.Helper()
+		must(t, "exec", "node01", "-L", l.name, "--", "nft", "flush chain ip kube-proxy "+chain+"; add rule ip kube-proxy "+chain+
+			" meta l4proto tcp dnat ip addr . port to numgen random mod 4 map { "+pairs+" }")
+	}
+	replace(fmt.Sprintf("0 : %s . 80 , 1 : %s . 80 , 2 : %s . 80 , 3 : %s . 80", a, a, a, b))
+	r, _ := checkService(t, l, "web", "--from", "client", "--count", "400")
+	if r.OK || !strings.Contains(strings.Join(r.Findings, "\n"), "do not give each of the 3 endpoints 1/3 of the connections: they give 3/4 to") {
+		t.Errorf("with 3/4 and 1/4: ok is %v, findings %q", r.OK, r.Findings)
+	}
+	if r.ChiSquare == nil || r.ChiSquare.P < 1e-6 {
+		t.Errorf("connections follow even wrong rules, but the test says %+v", r.ChiSquare)
+	}
+	if out := must(t, "proxy", "show", "web", "-L", l.name); !strings.Contains(out, "Different on node01") {
+		t.Errorf("show does not see that node01 differs:\n%s", out)
+	}
+	if s := slipway(t, "status", "-L", l.name); s.code == 0 || !strings.Contains(s.out, "nft replace rule ip kube-proxy "+chain) {
+		t.Errorf("status does not see the replaced rule: exit code %d\n%s%s", s.code, s.out, s.err)
+	}
+	replace(fmt.Sprintf("0 : %s . 8080 , 1 : %s . 80 , 2 : %s . 80 , 3 : %s . 80", a, a, a, b))
+	if r, _ = checkService(t, l, "web", "--from", "client", "--count", "100"); r.OK || !strings.Contains(strings.Join(r.Findings, "\n"), "is no endpoint of the service") {
+		t.Errorf("with a DNAT to a wrong port: ok is %v, findings %q", r.OK, r.Findings)
 	}
 }
 

@@ -99,6 +99,7 @@ func TestKernelShowsPlan(t *testing.T) {
 //	outside 192.168.233.1 ── 192.168.233.30 node ── 10.244.N.1 ── 10.244.N.2 pod N
 type cluster struct {
 	t       *testing.T
+	mode    topology.ProxyMode
 	node    *netns.NS
 	outside *netns.NS
 	pods    []*netns.NS // the last has no listener
@@ -113,12 +114,22 @@ var nodeAddr = netip.MustParseAddr("192.168.233.30")
 
 func podAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 244, byte(i + 1), 2}) }
 
-func newCluster(t *testing.T) *cluster {
+// inBothModes runs a test once with each of kube-proxy's backends.
+func inBothModes(t *testing.T, run func(t *testing.T, c *cluster)) {
+	for _, mode := range []topology.ProxyMode{topology.ProxyIPTables, topology.ProxyNFTables} {
+		t.Run(string(mode), func(t *testing.T) { run(t, newCluster(t, mode)) })
+	}
+}
+
+func newCluster(t *testing.T, mode topology.ProxyMode) *cluster {
 	t.Helper()
 	testnet.Need(t, testnet.Root, testnet.IPTables)
-	c := &cluster{t: t, node: testnet.NewNS(t), outside: testnet.NewNS(t)}
+	if mode == topology.ProxyNFTables {
+		testnet.Need(t, testnet.NFT)
+	}
+	c := &cluster{t: t, mode: mode, node: testnet.NewNS(t), outside: testnet.NewNS(t)}
 	c.sysctl("net/ipv4/ip_forward", "1")
-	for _, s := range Sysctls(Options{LocalhostNodePorts: true}) {
+	for _, s := range Sysctls(Options{Mode: mode, LocalhostNodePorts: true}) {
 		c.sysctl(s.Key, s.Value)
 	}
 	testnet.Wire(t, c.node, "eth0", "192.168.233.30/24", c.outside, "eth0", "192.168.233.1/24")
@@ -226,20 +237,33 @@ func (c *cluster) load(services ...topology.Service) {
 	c.t.Helper()
 	s := topology.Snapshot{Nodes: []topology.NodeState{{Node: topology.Node{Name: nodeName, Address: nodeAddr}}}, Services: services}
 	s.Network.PodCIDR = netip.MustParsePrefix("10.244.0.0/16")
-	load(c.t, c.node, s, nodeName, DefaultOptions(s))
+	s.Network.ServiceCIDR = netip.MustParsePrefix("10.96.0.0/16")
+	s.Proxy.Mode = c.mode
+	if c.mode != topology.ProxyNFTables {
+		load(c.t, c.node, s, nodeName, DefaultOptions(s))
+		return
+	}
+	set, err := Plan(s, nodeName, DefaultOptions(s))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if _, err := (run.Cmd{NS: c.node, Name: "nft", Args: []string{"-f", "-"}, Stdin: strings.NewReader(asDump(set))}).Output(c.t.Context()); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // Each of three endpoints gets a third of 3,000 connections, up to chance. Equal
 // shares fail that once in a thousand times, so a second measurement decides.
 func TestConnectionsAreSharedEqually(t *testing.T) {
 	const significance = 0.001
-	c := newCluster(t)
-	c.load(service(1, "web", nil, 0, 1, 2))
-	if c.shares(t) <= significance {
-		if p := c.shares(t); p <= significance {
-			t.Errorf("twice not equal: p = %.2g", p)
+	inBothModes(t, func(t *testing.T, c *cluster) {
+		c.load(service(1, "web", nil, 0, 1, 2))
+		if c.shares(t) <= significance {
+			if p := c.shares(t); p <= significance {
+				t.Errorf("twice not equal: p = %.2g", p)
+			}
 		}
-	}
+	})
 }
 
 // shares returns how probable it is that equal shares come out at least as
@@ -265,97 +289,107 @@ func (c *cluster) shares(t *testing.T) float64 {
 }
 
 func TestClientIPAffinity(t *testing.T) {
-	c := newCluster(t)
-	c.load(service(1, "sticky", func(s *topology.Service) { s.AffinityClientIP, s.AffinitySeconds = true, 10800 }, 0, 1, 2))
-	answers := ask(t, c.pods[3], "10.96.0.1:80", 60)
-	slices.Sort(answers)
-	if got := slices.Compact(answers); len(got) != 1 {
-		t.Errorf("one client was sent to several endpoints: %v", got)
-	}
+	inBothModes(t, func(t *testing.T, c *cluster) {
+		c.load(service(1, "sticky", func(s *topology.Service) { s.AffinityClientIP, s.AffinitySeconds = true, 10800 }, 0, 1, 2))
+		answers := ask(t, c.pods[3], "10.96.0.1:80", 60)
+		slices.Sort(answers)
+		if got := slices.Compact(answers); len(got) != 1 {
+			t.Errorf("one client was sent to several endpoints: %v", got)
+		}
+	})
 }
 
 func TestNoEndpointsIsRefused(t *testing.T) {
-	c := newCluster(t)
-	c.load(service(1, "nobody", nil))
-	for who, where := range map[*netns.NS]string{
-		c.pods[0]: "10.96.0.1:80",
-		c.node:    "10.96.0.1:80",
-		c.outside: "192.168.233.30:30001",
-	} {
-		err := who.Do(func() error {
-			conn, err := net.DialTimeout("tcp4", where, 5*time.Second)
-			if err == nil {
-				_ = conn.Close()
+	inBothModes(t, func(t *testing.T, c *cluster) {
+		c.load(service(1, "nobody", nil))
+		for who, where := range map[*netns.NS]string{
+			c.pods[0]: "10.96.0.1:80",
+			c.node:    "10.96.0.1:80",
+			c.outside: "192.168.233.30:30001",
+		} {
+			err := who.Do(func() error {
+				conn, err := net.DialTimeout("tcp4", where, 5*time.Second)
+				if err == nil {
+					_ = conn.Close()
+				}
+				return err
+			})
+			if !errors.Is(err, unix.ECONNREFUSED) {
+				t.Errorf("from %s to %s: %v, want connection refused", who.Name(), where, err)
 			}
-			return err
-		})
-		if !errors.Is(err, unix.ECONNREFUSED) {
-			t.Errorf("from %s to %s: %v, want connection refused", who.Name(), where, err)
 		}
-	}
+	})
 }
 
 // Who is asked, and which source address the pod sees, by way of access.
 func TestWaysToAService(t *testing.T) {
-	c := newCluster(t)
-	c.load(
-		service(1, "single", nil, 0),
-		service(2, "local", func(s *topology.Service) { s.ExternalPolicyLocal = true }, 1),
-		service(3, "external", func(s *topology.Service) { s.ExternalIPs = []netip.Addr{netip.MustParseAddr("192.0.2.7")} }, 2),
-		service(4, "balanced", func(s *topology.Service) {
-			s.Type = topology.LoadBalanced
-			s.LoadBalancerIPs = []netip.Addr{netip.MustParseAddr("192.0.2.8")}
-			s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("10.244.4.0/24")}
-		}, 2),
-	)
-	for name, w := range map[string]struct {
-		from     *netns.NS
-		to, want string
-	}{
-		"pod to cluster IP":                    {c.pods[3], "10.96.0.1:80", "pod0 from 10.244.4.2"},
-		"pod to its own service":               {c.pods[0], "10.96.0.1:80", "pod0 from 10.244.1.1"},
-		"node to cluster IP":                   {c.node, "10.96.0.1:80", "pod0 from 10.244.1.1"},
-		"node to its node port on localhost":   {c.node, "127.0.0.1:30001", "pod0 from 10.244.1.1"},
-		"outside to node port":                 {c.outside, "192.168.233.30:30001", "pod0 from 10.244.1.1"},
-		"outside to node port, policy Local":   {c.outside, "192.168.233.30:30002", "pod1 from 192.168.233.1"},
-		"pod to node port, policy Local":       {c.pods[3], "192.168.233.30:30002", "pod1 from 10.244.4.2"},
-		"pod to external IP":                   {c.pods[3], "192.0.2.7:80", "pod2 from 10.244.3.1"},
-		"pod in the source range to balancer":  {c.pods[3], "192.0.2.8:80", "pod2 from 10.244.3.1"},
-		"anybody to the balancer's cluster IP": {c.pods[0], "10.96.0.4:80", "pod2 from 10.244.1.2"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := ask(t, w.from, w.to, 1)[0]; got != w.want {
-				t.Errorf("%s: %q, want %q", w.to, got, w.want)
-			}
-		})
-	}
+	inBothModes(t, func(t *testing.T, c *cluster) {
+		c.load(
+			service(1, "single", nil, 0),
+			service(2, "local", func(s *topology.Service) { s.ExternalPolicyLocal = true }, 1),
+			service(3, "external", func(s *topology.Service) { s.ExternalIPs = []netip.Addr{netip.MustParseAddr("192.0.2.7")} }, 2),
+			service(4, "balanced", func(s *topology.Service) {
+				s.Type = topology.LoadBalanced
+				s.LoadBalancerIPs = []netip.Addr{netip.MustParseAddr("192.0.2.8")}
+				s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("10.244.4.0/24")}
+			}, 2),
+		)
+		for name, w := range map[string]struct {
+			from     *netns.NS
+			to, want string
+		}{
+			"pod to cluster IP":                    {c.pods[3], "10.96.0.1:80", "pod0 from 10.244.4.2"},
+			"pod to its own service":               {c.pods[0], "10.96.0.1:80", "pod0 from 10.244.1.1"},
+			"node to cluster IP":                   {c.node, "10.96.0.1:80", "pod0 from 10.244.1.1"},
+			"node to its node port on localhost":   {c.node, "127.0.0.1:30001", "pod0 from 10.244.1.1"},
+			"outside to node port":                 {c.outside, "192.168.233.30:30001", "pod0 from 10.244.1.1"},
+			"outside to node port, policy Local":   {c.outside, "192.168.233.30:30002", "pod1 from 192.168.233.1"},
+			"pod to node port, policy Local":       {c.pods[3], "192.168.233.30:30002", "pod1 from 10.244.4.2"},
+			"pod to external IP":                   {c.pods[3], "192.0.2.7:80", "pod2 from 10.244.3.1"},
+			"pod in the source range to balancer":  {c.pods[3], "192.0.2.8:80", "pod2 from 10.244.3.1"},
+			"anybody to the balancer's cluster IP": {c.pods[0], "10.96.0.4:80", "pod2 from 10.244.1.2"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				if c.mode == topology.ProxyNFTables && strings.HasPrefix(w.to, "127.") {
+					t.Skip("this mode has no node ports on localhost")
+				}
+				if got := ask(t, w.from, w.to, 1)[0]; got != w.want {
+					t.Errorf("%s: %q, want %q", w.to, got, w.want)
+				}
+			})
+		}
+	})
 }
 
 // A client outside of loadBalancerSourceRanges does not get through: its
 // packets end in the rule that kube-proxy has for them.
 func TestSourceRangesShutOut(t *testing.T) {
-	c := newCluster(t)
-	c.load(service(1, "balanced", func(s *topology.Service) {
-		s.Type = topology.LoadBalanced
-		s.LoadBalancerIPs = []netip.Addr{netip.MustParseAddr("192.0.2.8")}
-		s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("10.244.4.0/24")}
-	}, 2))
-	err := c.pods[0].Do(func() error {
-		_, err := net.DialTimeout("tcp4", "192.0.2.8:80", 200*time.Millisecond)
-		return err
-	})
-	var timeout net.Error
-	if !errors.As(err, &timeout) || !timeout.Timeout() {
-		t.Errorf("from outside of the range: %v, want no answer", err)
-	}
-	rs, err := ParseSave(iptables(t, c.node, nil, "iptables-legacy-save", "-c", "-t", "filter"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range rs.Table("filter").Chain("KUBE-PROXY-FIREWALL").Rules {
-		if r.Target.Name == "DROP" && r.Counters != nil && r.Counters.Packets > 0 {
-			return
+	inBothModes(t, func(t *testing.T, c *cluster) {
+		c.load(service(1, "balanced", func(s *topology.Service) {
+			s.Type = topology.LoadBalanced
+			s.LoadBalancerIPs = []netip.Addr{netip.MustParseAddr("192.0.2.8")}
+			s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("10.244.4.0/24")}
+		}, 2))
+		err := c.pods[0].Do(func() error {
+			_, err := net.DialTimeout("tcp4", "192.0.2.8:80", 200*time.Millisecond)
+			return err
+		})
+		var timeout net.Error
+		if !errors.As(err, &timeout) || !timeout.Timeout() {
+			t.Errorf("from outside of the range: %v, want no answer", err)
 		}
-	}
-	t.Errorf("no packet ended in KUBE-PROXY-FIREWALL:\n%s", rs)
+		if c.mode == topology.ProxyNFTables {
+			return // its rules do not count
+		}
+		rs, err := ParseSave(iptables(t, c.node, nil, "iptables-legacy-save", "-c", "-t", "filter"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range rs.Table("filter").Chain("KUBE-PROXY-FIREWALL").Rules {
+			if r.Target.Name == "DROP" && r.Counters != nil && r.Counters.Packets > 0 {
+				return
+			}
+		}
+		t.Errorf("no packet ended in KUBE-PROXY-FIREWALL:\n%s", rs)
+	})
 }

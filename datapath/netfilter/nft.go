@@ -103,14 +103,19 @@ func (s Stop) Owner() string {
 // ip and inet.
 func ParseState(st *datapath.NetState) (*Rules, error) {
 	r, err := Parse(st.RuleSave)
-	if err != nil || st.NFTables == "" {
-		return r, err
-	}
-	tables, err := nft.Read([]byte(st.NFTables))
 	if err != nil {
 		return nil, err
 	}
-	r.AddNFT(tables)
+	var tables []datapath.NFTable
+	if st.NFTables != "" {
+		if tables, err = nft.Read([]byte(st.NFTables)); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range st.NFTPlanned {
+		tables = slices.DeleteFunc(tables, func(t datapath.NFTable) bool { return t.Family == p.Family && t.Name == p.Name })
+	}
+	r.AddNFT(append(tables, st.NFTPlanned...))
 	return r, nil
 }
 

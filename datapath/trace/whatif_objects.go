@@ -168,6 +168,9 @@ func replan(st *datapath.NetState, after topology.Snapshot, node string) error {
 	if err != nil {
 		return err
 	}
+	if set.NFT != nil {
+		st.NFTPlanned = []datapath.NFTable{*set.NFT}
+	}
 	for _, t := range set.Tables {
 		save, ok := st.RuleSave[t.Name]
 		if !ok {

@@ -41,6 +41,43 @@ func TestAgreement(t *testing.T) {
 	}
 }
 
+// TestAgreementNFTables is TestAgreement where kube-proxy's rules are nftables',
+// with a bridge between the pods and without; and of packets that its rules
+// refuse: to a service without endpoints, to another port than a service's, and
+// to an address that no service has.
+func TestAgreementNFTables(t *testing.T) {
+	testnet.Need(t, testnet.Root, testnet.IPTables, testnet.NFT, testnet.BPF)
+	for _, mode := range []topology.ModeName{topology.FlannelVXLAN, topology.CalicoBGP} {
+		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
+			l := upWith(t, mode, topology.ProxyNFTables)
+			pairs := fewPairs()
+			if os.Getenv(fullEnv) != "" {
+				pairs = l.allPairs()
+			}
+			for _, from := range []string{"client", "node01"} {
+				for _, to := range []string{"none:8080", l.clusterIP("one") + ":8081", "10.96.200.200:80"} {
+					pairs = append(pairs, pair{from: from, to: to, proto: "tcp", lost: true})
+				}
+				pairs = append(pairs, pair{from: from, to: "one", proto: "icmp", lost: true})
+			}
+			for _, p := range pairs {
+				l.agrees(t, p)
+			}
+		})
+	}
+}
+
+// clusterIP is a service's.
+func (l *testLab) clusterIP(service string) string {
+	for _, s := range l.snap.Services {
+		if s.Name == service {
+			return s.ClusterIP.String()
+		}
+	}
+	return ""
+}
+
 // pair is one packet to trace.
 type pair struct {
 	from, to, proto string

@@ -25,6 +25,7 @@ kind: Cluster
 metadata: {name: %s}
 spec:
   network: {mode: %s}
+  proxy: {mode: %s}
   underlay:
     segments: [{name: rack1, subnet: 192.168.1.0/24}]
   nodes:
@@ -79,11 +80,20 @@ type testLab struct {
 
 // up brings a lab up and takes it down when the test ends, however it ends.
 func up(t *testing.T, mode topology.ModeName) *testLab {
+	return upWith(t, mode, topology.ProxyIPTables)
+}
+
+// upWith is up with a backend of kube-proxy.
+func upWith(t *testing.T, mode topology.ModeName, proxy topology.ProxyMode) *testLab {
 	t.Helper()
 	testnet.Need(t, testnet.Root, testnet.IPTables)
 	l := &testLab{name: fmt.Sprintf("tr%d-%s", os.Getpid(), strings.TrimPrefix(strings.TrimPrefix(string(mode), "flannel-"), "calico-")), mode: mode}
+	if proxy == topology.ProxyNFTables {
+		testnet.Need(t, testnet.NFT)
+		l.name += "-nft"
+	}
 	dir := t.TempDir()
-	for name, text := range map[string]string{"cluster.yaml": fmt.Sprintf(clusterFile, l.name, mode), "objects.yaml": objects()} {
+	for name, text := range map[string]string{"cluster.yaml": fmt.Sprintf(clusterFile, l.name, mode, proxy), "objects.yaml": objects()} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

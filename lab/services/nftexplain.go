@@ -129,7 +129,7 @@ func (x *nftExplainer) refusals() []string {
 		case r.In == mapFirewall:
 			out = append(out, fmt.Sprintf("Before it is translated (filter-prerouting-pre-dnat and filter-output-pre-dnat), what goes to the %s is dropped if it is %s.", r.where(), strings.Join(r.Rule.When, " and ")))
 		case r.Rule.Does == "reject":
-			out = append(out, fmt.Sprintf("The %s has no endpoint anywhere: no map translates it, and its element of %s leads to reject-chain. The client hears at once (ICMP port unreachable, which TCP reports as connection refused). The kernel sends one host six such messages at once and then one in a second (icmp_ratelimit); further packets are dropped in silence.", r.where(), r.In))
+			out = append(out, fmt.Sprintf("The %s has no endpoint anywhere: no map translates it, and the chain that its element of %s leads to rejects it: the client hears at once (ICMP port unreachable, which TCP reports as connection refused). The kernel sends one host six such messages at once and then one in a second (icmp_ratelimit); further packets are dropped in silence.", r.where(), r.In))
 		case r.Rule.Does == "drop":
 			policy, who := "externalTrafficPolicy", "a client from outside"
 			if r.Via == ViaClusterIP {
