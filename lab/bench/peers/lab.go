@@ -17,6 +17,7 @@ import (
 
 	"slipway/internal/netns"
 	"slipway/lab"
+	"slipway/lab/bench/load"
 )
 
 // The bounds of a lab's life: far more than two or three nodes take.
@@ -182,10 +183,15 @@ func (l *Lab) Reaches(ctx context.Context, pod string, to netip.Addr) error {
 	if err != nil {
 		return err
 	}
+	return reaches(ctx, load.Place{NS: ns, Label: pod}, to)
+}
+
+// reaches is [Lab.Reaches] from anywhere.
+func reaches(ctx context.Context, from load.Place, to netip.Addr) error {
 	d := net.Dialer{Timeout: dialPatience}
-	return await(ctx, fmt.Sprintf("%s to reach %s", pod, to), func() (bool, error) {
+	return await(ctx, fmt.Sprintf("%s to reach %s", from.Label, to), func() (bool, error) {
 		var c net.Conn
-		err := ns.Do(func() (err error) {
+		err := from.NS.Do(func() (err error) {
 			c, err = d.DialContext(ctx, "tcp", netip.AddrPortFrom(to, discard).String())
 			return err
 		})

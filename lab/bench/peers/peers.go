@@ -34,6 +34,7 @@ type Missing struct {
 func Sections() []Section {
 	return []Section{
 		flanneldSection,
+		byHandSection,
 		kubeProxySection,
 	}
 }
