@@ -60,7 +60,11 @@ const maxPasses = 3
 // removed, so that applying one with nothing but Node and PodRange removes a
 // mode. It reads the host again after changes, and fails if they did not hold.
 func (h *Host) Apply(ctx context.Context, cfg datapath.NodeConfig) (datapath.Diff, error) {
-	known := h.opts.SkipRules || h.rulesRemembered(cfg)
+	wanted := ""
+	if h.opts.MemoFile != "" {
+		wanted = wantedMark(cfg)
+	}
+	known := h.opts.SkipRules || h.rulesRemembered(wanted)
 	var rules allRules
 	var err error
 	if !known {
@@ -74,7 +78,7 @@ func (h *Host) Apply(ctx context.Context, cfg datapath.NodeConfig) (datapath.Dif
 	}
 	done, err := h.converge(ctx, cfg, st)
 	if err == nil && !known {
-		err = h.rememberRules(cfg)
+		err = h.rememberRules(wanted)
 	}
 	return done, err
 }

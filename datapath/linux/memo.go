@@ -1,6 +1,7 @@
 package linux
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"unsafe"
 
@@ -37,39 +39,58 @@ const (
 	entryLen     = 112 // struct ipt_entry
 )
 
-// memoText is what the memo's file holds for a configuration whose tables have
-// the fingerprint.
-func memoText(cfg datapath.NodeConfig, fingerprint string) string {
+// wantedMark tells configurations apart by their rules. It is a hash of the
+// texts themselves, as there can be a hundred thousand of them.
+func wantedMark(cfg datapath.NodeConfig) string {
 	h := sha256.New()
-	for _, rs := range cfg.RuleSets {
-		nft := rs.NFT
-		rs.NFT = nil // a pointer, which says nothing
-		fmt.Fprintf(h, "%+v\n", rs)
-		if nft != nil {
-			fmt.Fprintf(h, "%+v\n", *nft)
+	w := bufio.NewWriterSize(h, 1<<16)
+	put := func(kind byte, texts ...string) {
+		for _, t := range texts { // none has a line feed in it
+			_ = w.WriteByte(kind)   // a hash takes everything
+			_, _ = w.WriteString(t) // likewise
+			_ = w.WriteByte('\n')   // likewise
 		}
 	}
-	fmt.Fprintf(h, "%q\n", cfg.ForeignChains)
-	return hex.EncodeToString(h.Sum(nil)) + " " + fingerprint + "\n"
+	for _, rs := range cfg.RuleSets {
+		put('o', rs.Owner)
+		for _, t := range rs.Tables {
+			put('t', t.Name)
+			put('c', t.Chains...)
+			put('r', t.Rules...)
+			for _, j := range t.Jumps {
+				put('j', strconv.FormatBool(j.Prepend), j.Rule)
+			}
+		}
+		if rs.NFT != nil {
+			fmt.Fprintf(w, "n%+v\n", *rs.NFT)
+		}
+	}
+	put('f', cfg.ForeignChains...)
+	_ = w.Flush() // likewise
+	return hex.EncodeToString(h.Sum(nil))
 }
 
-// rulesRemembered reports whether the memo says that the rules are as the
-// configuration wants them. Anything unexpected says no.
-func (h *Host) rulesRemembered(cfg datapath.NodeConfig) bool {
+// memoText is what the memo's file holds for wanted rules whose tables have the
+// fingerprint.
+func memoText(wanted, fingerprint string) string { return wanted + " " + fingerprint + "\n" }
+
+// rulesRemembered reports whether the memo says that the rules are as they are
+// wanted. Anything unexpected says no.
+func (h *Host) rulesRemembered(wanted string) bool {
 	if h.opts.MemoFile == "" || !h.tables.legacy {
 		return false
 	}
 	memo, err := os.ReadFile(h.opts.MemoFile)
-	if err != nil {
-		return false
+	if err != nil || !strings.HasPrefix(string(memo), wanted+" ") {
+		return false // also without a look at the kernel
 	}
 	now, err := h.ruleMark()
-	return err == nil && string(memo) == memoText(cfg, now)
+	return err == nil && string(memo) == memoText(wanted, now)
 }
 
-// rememberRules writes the memo; the rules must have been found equal to the
-// configuration, or written so, just now.
-func (h *Host) rememberRules(cfg datapath.NodeConfig) error {
+// rememberRules writes the memo; the rules must have been found as they are
+// wanted, or written so, just now.
+func (h *Host) rememberRules(wanted string) error {
 	if h.opts.MemoFile == "" || !h.tables.legacy {
 		return nil
 	}
@@ -77,7 +98,7 @@ func (h *Host) rememberRules(cfg datapath.NodeConfig) error {
 	if err != nil {
 		return fmt.Errorf("fingerprint rules: %w", err)
 	}
-	text := memoText(cfg, now)
+	text := memoText(wanted, now)
 	if old, err := os.ReadFile(h.opts.MemoFile); err == nil && string(old) == text {
 		return nil
 	}
