@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"slipway/lab"
 	"slipway/lab/bench/footprint"
@@ -27,7 +28,7 @@ var speakers = &kind{
 		}
 		return nil
 	},
-	control: fullMesh, main: []string{converged}, open: openBGP,
+	control: fullMesh, main: []string{converged}, open: openBGP, patience: 3 * time.Minute,
 	notes: []string{
 		"Each round brings a lab in mode calico-bgp up, a speaker process on each node, and takes it down. converge is from the start of the first speaker until all have every route and have it in their kernels, the phases `daemon` and `converge` of `up`; converge-wait is the second of them alone.",
 		"Right after `up` said so, the main routing tables of all nodes were read: kernel-routes are the routes by BGP to other nodes' blocks in them, missing-routes those that should have been there and were not.",

@@ -54,6 +54,8 @@ type kind struct {
 	// open makes what stands for the whole run, and the cells.
 	open  func(ctx context.Context, o *Options) (*curve, error)
 	notes []string
+	// patience is how long one cell may take; longer ones are left out.
+	patience time.Duration
 	// conclude says in words what a finished series shows; empty: nothing.
 	conclude func(s *report.Series) string
 }
@@ -155,7 +157,8 @@ type cell struct {
 	point   int
 	measure func(ctx context.Context) ([]reading, error)
 
-	series []*report.Series
+	series  []*report.Series
+	tooLong bool // it took longer than may be, and is not measured again
 }
 
 // reading is what a cell showed of one workload in one round.
@@ -227,7 +230,7 @@ func (r *runner) all(ctx context.Context) error {
 		}
 		begun := time.Now()
 		if err := r.round(ctx); err != nil {
-			if context.Cause(ctx) != errBudget { //nolint:errorlint // set three lines above, as it is
+			if !errors.Is(context.Cause(ctx), errBudget) {
 				return err
 			}
 			if r.rounds == 0 {
@@ -249,10 +252,9 @@ func (r *runner) round(ctx context.Context) error {
 	r.Progress.Phase(r.heading(), len(r.cells))
 	got := make([][]reading, len(r.cells))
 	for _, i := range order(r.Seed, r.rounds, len(r.cells)) {
-		c := r.cells[i]
 		var err error
-		if got[i], err = c.measure(ctx); err != nil {
-			return fmt.Errorf("%s, %d %s: %w", c.line, c.point, r.unit, err)
+		if got[i], err = r.one(ctx, r.cells[i]); err != nil {
+			return err
 		}
 		r.Progress.Step()
 	}
@@ -262,6 +264,28 @@ func (r *runner) round(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// errPatience is why a cell is given up.
+var errPatience = errors.New("it took too long")
+
+// one measures a cell. One that takes too long shows nothing, now and later.
+func (r *runner) one(ctx context.Context, c *cell) ([]reading, error) {
+	if c.tooLong {
+		return nil, nil
+	}
+	bounded, cancel := context.WithTimeoutCause(ctx, r.patience, errPatience)
+	defer cancel()
+	got, err := c.measure(bounded)
+	if err == nil {
+		return got, nil
+	}
+	if errors.Is(context.Cause(bounded), errPatience) {
+		c.tooLong = true
+		r.warnings = append(r.warnings, fmt.Sprintf("%s, %d %s: was given up after %s, and left out from then on", c.line, c.point, r.unit, r.patience))
+		return nil, nil
+	}
+	return nil, fmt.Errorf("%s, %d %s: %w", c.line, c.point, r.unit, err)
 }
 
 // heading says which round begins, and how long the rest takes.

@@ -76,8 +76,9 @@ func valuesOf(m map[string]string) (out []string) {
 }
 
 func TestServices(t *testing.T) {
+	testnet.Need(t, "iptables-legacy", "iptables-nft", testnet.NFT)
 	o := tiny(t, "services")
-	o.Points = []int{1, 50}
+	o.Points, o.Lines = []int{1, 50}, backendNames()
 	r := measured(t, o)
 	for _, line := range o.Lines {
 		one, many := of(t, r, line, "rules", "", "1", rules), of(t, r, line, "rules", "", "50", rules)
@@ -156,7 +157,7 @@ func TestDelay(t *testing.T) {
 
 func TestSize(t *testing.T) {
 	o := tiny(t, "size")
-	o.Points, o.Lines = []int{64, 1450, 1500}, []string{"flannel-host-gw", "flannel-vxlan"}
+	o.Points, o.Lines = []int{64, 1450, 1500}, []string{"flannel-udp/simple", "flannel-vxlan"}
 	r := measured(t, o)
 	for _, line := range o.Lines {
 		packets, bits := of(t, r, line, load.UDPPackets, "other-node", "1450B", load.PacketRate), of(t, r, line, load.UDPPackets, "other-node", "1450B", load.Throughput)
@@ -223,6 +224,8 @@ func TestOptionsAreChecked(t *testing.T) {
 		{Options{Name: "pods", Points: []int{0}}, "0 pods on a node: they are 1 to"},
 		{Options{Name: "delay", Lines: []string{"64K"}}, `buffer "64K" is not a size`},
 		{Options{Name: "size", Points: []int{64, 64}}, "named twice"},
+		{Options{Name: "size", Lines: []string{"flannel-udp/quick"}}, "is not one of flannel-udp"},
+		{Options{Name: "pods", Lines: []string{"calico-bgp/ebpf"}}, "is not one of flannel-udp"},
 	} {
 		var wrong *OptionError
 		if err := c.o.Fill(); !errors.As(err, &wrong) || !strings.Contains(wrong.Detail, c.want) {

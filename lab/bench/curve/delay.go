@@ -15,10 +15,10 @@ import (
 var delay = &kind{
 	name: "delay", title: "A stream over a segment of growing delay", unit: "ms one way", param: "delay", suffix: "ms",
 	lines: []string{"64KiB", "256KiB", "1MiB", "4MiB"}, points: []int{0, 1, 5, 20}, low: 0, high: 200,
-	line: func(l string) error { _, err := bytesOf(l); return err }, main: []string{load.Throughput}, open: openDelay, conclude: against,
+	line: func(l string) error { _, err := bytesOf(l); return err }, main: []string{load.Throughput}, open: openDelay, patience: time.Minute, conclude: against,
 	notes: []string{
 		"Lines are buffers that the receiver asks for (SO_RCVBUF; the sender has twice that). The kernel makes them twice as large (socket(7)) and offers most of that as window, which stands beside the throughput.",
-		"A connection carries at most a window in each round trip: of-bound is the throughput over window ÷ round trip, with the round trip measured without load just before. What is missing to 1 is waiting: for the CPU, in queues, or because a round trip is longer under load.",
+		"A connection carries at most a window in each round trip: of-bound is the throughput over window ÷ round trip, with the round trip measured without load just before. What is missing to 1 is waiting: for the CPU, in queues, or because a round trip is longer under load. Without delay that is nearly all of a round trip, and there is no of-bound.",
 		"The delay is one way; a round trip takes twice as long, and a little more. Traffic is warmed up for fifty delays longer than without, so that it has left slow start.",
 	},
 }
@@ -97,7 +97,9 @@ func (p pair) stream(ctx context.Context, o *Options, buffer int, delay time.Dur
 	}
 	figures := load.Figures{
 		load.Throughput: f[load.Throughput], load.Window: f[load.Window], load.Retransmits: f[load.Retransmits], roundTrip: rtt.Seconds(),
-		ofBound: f[load.Throughput] / (f[load.Window] * 8 / rtt.Seconds()),
+	}
+	if delay > 0 {
+		figures[ofBound] = f[load.Throughput] / (f[load.Window] * 8 / rtt.Seconds())
 	}
 	return []reading{{load.TCPStream, "other-node", "pod", p.nature, figures}}, nil
 }
@@ -109,7 +111,7 @@ func against(s *report.Series) string {
 	for _, m := range s.Metrics {
 		v[m.Name] = m.Summary.Median
 	}
-	if v[roundTrip] <= 0 {
+	if v[ofBound] <= 0 {
 		return ""
 	}
 	bound := v[load.Window] * 8 / v[roundTrip]

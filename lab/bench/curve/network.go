@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"slipway/internal/netns"
 	"slipway/lab"
+	"slipway/lab/bench"
 	"slipway/lab/bench/footprint"
 	"slipway/lab/bench/load"
 	"slipway/topology"
@@ -31,7 +33,7 @@ type network struct {
 
 // newNetwork names a lab. The name is short, as it is part of every namespace's.
 func newNetwork(what string) (*network, error) {
-	n := &network{name: fmt.Sprintf("bench-%d-%s", os.Getpid(), what)}
+	n := &network{name: fmt.Sprintf("bench-%d-%s", os.Getpid(), strings.ReplaceAll(what, "/", "-"))}
 	switch _, err := lab.ReadState(n.name); {
 	case errors.Is(err, lab.ErrNoLab):
 		return n, nil
@@ -169,13 +171,28 @@ func (p pair) roundTripOf(ctx context.Context) (time.Duration, error) {
 	return time.Duration(f[load.P50] * float64(time.Second)), err
 }
 
-func mode(line string) error {
-	for _, m := range topology.ModeNames() {
-		if string(m) == line {
-			return nil
-		}
+// networkOf is a cluster file's network in a variant, with more settings if
+// wanted.
+func networkOf(v bench.Variant, more string) string {
+	udp := ""
+	if v.UDP != "" {
+		udp = fmt.Sprintf(", udp: {implementation: %s}", v.UDP)
 	}
-	return &OptionError{fmt.Sprintf("mode %q is not one of %v", line, topology.ModeNames())}
+	return fmt.Sprintf("  network: {mode: %s%s%s}\n", v.Mode, udp, more)
+}
+
+// variantOf reads a line that is a mode, "flannel-vxlan" or "flannel-udp/ebpf".
+func variantOf(line string) (bench.Variant, error) {
+	v, err := bench.ParseVariant(line)
+	if err != nil {
+		return v, &OptionError{err.Error()}
+	}
+	return v, nil
+}
+
+func isVariant(line string) error {
+	_, err := variantOf(line)
+	return err
 }
 
 // addrs are a place's address and port as what a client connects to.

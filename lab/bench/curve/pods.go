@@ -16,7 +16,7 @@ import (
 var pods = &kind{
 	name: "pods", title: "A node of more and more pods", unit: "pods on a node", param: "pods",
 	lines: []string{string(topology.FlannelHostGW), string(topology.CalicoBGP)}, points: []int{1, 10, 50, 110, 250, 500}, low: 1, high: 1000,
-	line: mode, control: string(topology.FlannelHostGW), main: []string{plugged, load.P50}, open: openPods,
+	line: isVariant, control: string(topology.FlannelHostGW), main: []string{plugged, load.P50}, open: openPods, patience: 2 * time.Minute,
 	notes: []string{
 		"Each round brings a lab of two nodes up, adds the pods to one of them, and takes it down. The time of a pod is the phase `pods` of the command that adds them, divided by the pods; up is all of that command.",
 		"Kernel memory is by how much grew what is neither free, nor page cache, nor a process's own, between the lab without the pods and with them; it moves by a megabyte or two on its own, and is divided only from ten pods on.",
@@ -25,9 +25,9 @@ var pods = &kind{
 }
 
 const (
-	// podsSpec has room for 1,000 pods on a node; calico takes as many blocks as
+	// podsRoom is room for 1,000 pods on a node; calico takes as many blocks as
 	// it needs.
-	podsSpec = "  network: {mode: %s, nodePrefixLength: 22}\n" + pairNodes
+	podsRoom = ", nodePrefixLength: 22"
 	// manyPods are the pods whose number grows.
 	manyPods = `---
 apiVersion: apps/v1
@@ -85,12 +85,16 @@ func nonempty(c *curve) error {
 
 // podsOnce measures one lab from nothing to nothing.
 func podsOnce(ctx context.Context, o *Options, line string, pods int) (out []reading, err error) {
+	v, err := variantOf(line)
+	if err != nil {
+		return nil, err
+	}
 	n, err := newNetwork("pods")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, n.down(ctx)) }()
-	spec := fmt.Sprintf(podsSpec, line)
+	spec := networkOf(v, podsRoom) + pairNodes
 	if _, err := n.up(ctx, spec, pairObjects); err != nil {
 		return nil, err
 	}

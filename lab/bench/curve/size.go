@@ -3,7 +3,7 @@ package curve
 import (
 	"context"
 	"errors"
-	"fmt"
+	"time"
 
 	"slipway/lab/bench/load"
 )
@@ -13,9 +13,9 @@ const udpHeaders = 20 + 8
 
 var size = &kind{
 	name: "size", title: "Datagrams of growing size", unit: "bytes of IP packet", param: "packet", suffix: "B",
-	lines: []string{"flannel-host-gw", "flannel-vxlan", "flannel-udp"}, points: []int{64, 128, 256, 512, 1024, 1280, 1450, 1500},
+	lines: []string{"flannel-host-gw", "flannel-vxlan", "flannel-udp/batched"}, points: []int{64, 128, 256, 512, 1024, 1280, 1450, 1500},
 	low: udpHeaders + 16, high: 9000, // the smallest has room for the generator's stamp
-	line: mode, control: "flannel-host-gw", main: []string{load.PacketRate}, open: openSize,
+	line: isVariant, control: "flannel-host-gw", main: []string{load.PacketRate}, open: openSize, patience: time.Minute,
 	notes: []string{
 		"Datagrams go as fast as one sender can, in one direction; packets are those that arrived, throughput is their payload. Sizes are of the pods' IP packets, without the tunnel's headers.",
 		"What is larger than a mode's MTU would be sent in fragments and is left out there.",
@@ -32,11 +32,15 @@ func openSize(ctx context.Context, o *Options) (c *curve, err error) {
 	}()
 	for _, line := range o.Lines {
 		o.Progress.Phase("size: lab of "+line, 0)
+		v, err := variantOf(line)
+		if err != nil {
+			return c, err
+		}
 		n, err := nets.add(line)
 		if err != nil {
 			return c, err
 		}
-		p, _, err := n.pair(ctx, fmt.Sprintf("  network: {mode: %s}\n", line))
+		p, _, err := n.pair(ctx, networkOf(v, ""))
 		if err != nil {
 			return c, err
 		}
