@@ -17,6 +17,8 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 
 #define MAX_COUNTS 4096
 #define FIRST_INODE 0xF0000000 // of a namespace: PROC_DYNAMIC_FIRST, fs/proc/generic.c
+#define AF_INET 2 // include/linux/socket.h
+#define AF_INET6 10
 #define MAX_SEGMENTS 65535     // GSO_MAX_SEGS, include/linux/netdevice.h
 
 struct kind {
@@ -38,7 +40,8 @@ extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
 
 // inode returns the namespace's that the packet is in, 0 if it is not known. A
 // packet in a socket's queue may have lost its device, whose field then holds
-// something else (UDP: dev_scratch).
+// something else (UDP: dev_scratch). What sockets of other families drop is no
+// packet: netlink's messages are such buffers, too.
 static __always_inline __u32 inode(const struct sk_buff *skb)
 {
 	const struct net_device *dev = skb->dev;
@@ -50,7 +53,7 @@ static __always_inline __u32 inode(const struct sk_buff *skb)
 	if (found >= FIRST_INODE)
 		return found;
 	found = 0;
-	if (sk)
+	if (sk && (sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6))
 		found = sk->__sk_common.skc_net.net->ns.inum;
 	return found >= FIRST_INODE ? found : 0;
 }

@@ -26,6 +26,7 @@ struct net_device {
 };
 
 struct sock_common {
+	unsigned short skc_family;
 	possible_net_t skc_net;
 };
 

@@ -10,6 +10,10 @@ type DropReasons interface {
 	Read() (map[uint64]map[string]int64, error)
 }
 
+// purged is the kernel's reason for what waits in the queues of a socket that is
+// closed, which is no loss: every measurement closes its own.
+const purged = "QUEUE_PURGE"
+
 // reasons are the counts of the namespaces looked at, by label.
 func (w Watch) reasons() (map[string]map[string]int64, error) {
 	all, err := w.Reasons.Read()
@@ -26,6 +30,7 @@ func (w Watch) reasons() (map[string]map[string]int64, error) {
 			return nil, fmt.Errorf("look for the drops of %s: %w", p.Label, err)
 		}
 		out[p.Label] = all[inode]
+		delete(all[inode], purged)
 	}
 	return out, nil
 }
