@@ -30,9 +30,9 @@ type NetState struct {
 	NFTables string `json:"nftables,omitempty"`
 	// NFTPlanned are tables that a what-if put into the place of those of the same
 	// name in NFTables.
-	NFTPlanned []NFTable `json:"nftPlanned,omitempty"`
-	Conntrack *ConntrackState `json:"conntrack,omitempty"` // nil: no connection tracking
-	Sockets   []SocketState   `json:"sockets,omitempty"`   // listening and bound ones
+	NFTPlanned []NFTable       `json:"nftPlanned,omitempty"`
+	Conntrack  *ConntrackState `json:"conntrack,omitempty"` // nil: no connection tracking
+	Sockets    []SocketState   `json:"sockets,omitempty"`   // listening and bound ones
 	// UDPTunnel is the flannel UDP backend that serves a TUN here.
 	UDPTunnel *UDPTunnelState `json:"udpTunnel,omitempty"`
 	IPIP      *IPIPState      `json:"ipip,omitempty"`

@@ -178,4 +178,6 @@ func (p *place) stops(stage Stage) []netfilter.Stop {
 }
 
 // hasRules reports whether there is anything to read.
-func (p *place) hasRules() bool { return len(p.st.RuleSave) > 0 || p.st.NFTables != "" || len(p.st.NFTPlanned) > 0 }
+func (p *place) hasRules() bool {
+	return len(p.st.RuleSave) > 0 || p.st.NFTables != "" || len(p.st.NFTPlanned) > 0
+}

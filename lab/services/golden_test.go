@@ -96,6 +96,50 @@ func TestTreesAndExplanations(t *testing.T) {
 	}
 }
 
+// The same of the table that kube-proxy keeps in its nftables mode, as a kernel
+// would list it: datapath/kubeproxy holds the plan against kube-proxy's own.
+func TestTreesAndExplanationsOfNFTables(t *testing.T) {
+	for _, c := range []struct{ rules, service string }{
+		{"demo", "nginx-svc"},
+		{"policies", "a/ext-local"},
+		{"policies", "a/int-local-remote"},
+		{"affinity", "a/short:http"},
+		{"no-endpoints", "a/lb"},
+		{"load-balancers", "a/ranged"},
+		{"masquerade-all", "nginx-svc"},
+	} {
+		name := "nft-" + c.rules + "-" + strings.NewReplacer("/", "-", ":", "-").Replace(c.service)
+		t.Run(name, func(t *testing.T) {
+			s, l := ruleset(t, c.rules)
+			s.Proxy.Mode = topology.ProxyNFTables
+			o := kubeproxy.DefaultOptions(*s)
+			o.MasqueradeAll = c.rules == "masquerade-all"
+			table, err := kubeproxy.PlanNFT(*s, l.Node, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.NFT, l.Program = &table, "nft"
+			f, err := Find(s, c.service)
+			if err != nil {
+				t.Fatal(err)
+			}
+			v, err := Look(s, f, l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var b bytes.Buffer
+			if err := v.WriteTree(&b, TreeOptions{Rules: true}); err != nil {
+				t.Fatal(err)
+			}
+			b.WriteString("\n")
+			if err := Explain(v).Write(&b); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name, b.String())
+		})
+	}
+}
+
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name+".golden")

@@ -289,6 +289,9 @@ func (e *EndpointView) who() string {
 
 // why is the reason in the comment of a rule of table filter.
 func (r *RuleView) why() string {
+	if strings.Contains(r.Text, " : goto firewall-") && len(r.When) > 0 {
+		return " if " + strings.Join(r.When, " and ")
+	}
 	for _, s := range []struct{ comment, said string }{
 		{"has no local endpoints", " has no local endpoints"}, {"has no endpoints", " has no endpoints"},
 		{"health check node port", " for health checks"}, {"traffic not accepted by", " from a source that is not allowed"},
