@@ -24,15 +24,18 @@ import (
 // once they are learnt. Until then it would take a third of the CPU time of a
 // hundred speakers that start together, if it were as strict.
 const (
-	startPercent     = 200
+	startPercent     = 400
 	gcPercent        = 20
 	memoryLimitBytes = 48 << 20 // soft: the collector works harder above it
 	maxProcs         = 2
 )
 
 const (
-	// settle collects a burst of events into one pass over the routes.
-	settle = 5 * time.Millisecond
+	// settle collects a burst of events into one pass over the routes; the more
+	// routes there are, the longer the burst and the dearer the pass, whence
+	// settlePerRoute for each on top.
+	settle         = 5 * time.Millisecond
+	settlePerRoute = 500 * time.Microsecond
 	// kernelSettle does the same for changes of links and others' routes,
 	// which come by the hundred when pods start.
 	kernelSettle = 100 * time.Millisecond

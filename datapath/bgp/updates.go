@@ -29,7 +29,7 @@ func (s *speaker) handle(ctx context.Context, ev *api.WatchEventResponse) {
 		}
 		s.bestChanged(path)
 	}
-	s.plan(settle)
+	s.plan(min(settle+time.Duration(len(s.fib.learned))*settlePerRoute, kernelSettle))
 }
 
 func (s *speaker) peerChanged(ctx context.Context, now *api.PeerState) {

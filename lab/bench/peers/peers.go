@@ -36,6 +36,8 @@ func Sections() []Section {
 		flanneldSection,
 		byHandSection,
 		kubeProxySection,
+		birdSection,
+		mininetSection,
 	}
 }
 
