@@ -63,15 +63,11 @@ func BuildAll(ctx context.Context, names []string, progress func(Event)) ([]*Bui
 }
 
 // Build returns a component from the cache, and builds it first if it is not
-// there. What is in the cache is whole: a build that is cut off leaves at most
-// files named .part, and the next one goes on with what the Go build cache has.
-// Another process that builds the same is waited for.
+// there or not what was built. What is in the cache is whole: a build that is cut
+// off leaves at most files named .part, and the next one goes on with what the Go
+// build cache has. Another process that builds the same is waited for.
 func Build(ctx context.Context, name string, progress func(Event)) (*Built, error) {
 	c, err := Find(name)
-	if err != nil {
-		return nil, err
-	}
-	t, err := findToolchain(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -79,25 +75,33 @@ func Build(ctx context.Context, name string, progress func(Event)) (*Built, erro
 	if err != nil {
 		return nil, err
 	}
-	tell := newTracker(name, progress)
-	if b, err := c.lookup(cache, t); err == nil || !errors.Is(err, ErrNotBuilt) {
-		tell.stage(Cached)
-		return b, err
-	}
-	home := filepath.Join(cache, "components", name)
-	if err := os.MkdirAll(home, 0o755); err != nil {
-		return nil, fmt.Errorf("build %s: %w", name, err)
-	}
-	release, err := lockDir(ctx, home, func() { tell.stage(Waiting) })
+	return c.build(ctx, cache, progress)
+}
+
+func (c *Component) build(ctx context.Context, cache string, progress func(Event)) (*Built, error) {
+	t, err := findToolchain(ctx, *c)
 	if err != nil {
-		return nil, fmt.Errorf("build %s: %w", name, err)
+		return nil, err
 	}
-	defer release()
-	if b, err := c.lookup(cache, t); err == nil {
+	tell := newTracker(c.Name, progress)
+	if b, err := c.lookup(cache, t); err == nil && b.verify() == nil {
 		tell.stage(Cached)
 		return b, nil
 	}
-	j := &job{Component: c, toolchain: t, source: filepath.Join(home, ".source"), dir: c.dir(cache, t), tell: tell}
+	home := filepath.Join(cache, "components", c.Name)
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		return nil, fmt.Errorf("build %s: %w", c.Name, err)
+	}
+	release, err := lockDir(ctx, home, func() { tell.stage(Waiting) })
+	if err != nil {
+		return nil, fmt.Errorf("build %s: %w", c.Name, err)
+	}
+	defer release()
+	if b, err := c.lookup(cache, t); err == nil && b.verify() == nil {
+		tell.stage(Cached)
+		return b, nil
+	}
+	j := &job{Component: *c, toolchain: t, source: filepath.Join(home, ".source"), dir: c.dir(cache, t), tell: tell}
 	return j.run(ctx)
 }
 
@@ -111,9 +115,12 @@ type job struct {
 
 func (j *job) run(ctx context.Context) (*Built, error) {
 	start := time.Now()
-	// What an older build needed and this one does not must not be in the module.
-	if err := os.RemoveAll(j.source); err != nil {
-		return nil, fmt.Errorf("build %s: %w", j.Name, err)
+	// Neither what an older build needed must be in the module, nor what was found
+	// wanting in the cache.
+	for _, dir := range []string{j.source, j.dir} {
+		if err := os.RemoveAll(dir); err != nil {
+			return nil, fmt.Errorf("build %s: %w", j.Name, err)
+		}
 	}
 	if err := errors.Join(j.unpack(j.source), os.MkdirAll(j.dir, 0o755)); err != nil {
 		return nil, fmt.Errorf("build %s: %w", j.Name, err)
@@ -185,7 +192,7 @@ func (c *Component) flags() []string {
 func (j *job) plan(ctx context.Context) error {
 	j.tell.stage(Fetching)
 	args := append([]string{"list"}, j.flags()...)
-	args = append(args, "-deps", "-json=ImportPath,Dir,Stale,GoFiles,CgoFiles")
+	args = append(args, "-deps", "-json=ImportPath,Dir,Stale,StaleReason,GoFiles,CgoFiles")
 	for _, b := range j.Binaries {
 		args = append(args, b.Package)
 	}
@@ -196,9 +203,9 @@ func (j *job) plan(ctx context.Context) error {
 	todo := map[string]int64{}
 	for dec := json.NewDecoder(&out); ; {
 		var p struct {
-			ImportPath, Dir   string
-			Stale             bool
-			GoFiles, CgoFiles []string
+			ImportPath, Dir, StaleReason string
+			Stale                        bool
+			GoFiles, CgoFiles            []string
 		}
 		err := dec.Decode(&p)
 		if errors.Is(err, io.EOF) {
@@ -207,7 +214,7 @@ func (j *job) plan(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("build %s: read the list of packages: %w", j.Name, err)
 		}
-		if p.Stale {
+		if p.Stale && !strings.Contains(p.StaleReason, "available in build cache") {
 			todo[p.ImportPath] = bytesOf(p.Dir, append(p.GoFiles, p.CgoFiles...))
 		}
 	}
@@ -233,7 +240,8 @@ func (j *job) goCmd(ctx context.Context, out io.Writer, args ...string) error {
 		cgo = "1"
 	}
 	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo, "GOWORK=off", "GO111MODULE=on", "GOFLAGS=", "PWD="+j.source)
-	// A group of its own, so that its compilers end with it.
+	// A group of its own, so that its compilers end with it; and it ends with this
+	// process, also when that is killed: the next build may write to the same file.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second

@@ -1,7 +1,6 @@
 package components
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -123,7 +122,7 @@ type SumError struct{ Path, Want, Have string }
 
 // Error says what to do.
 func (e *SumError) Error() string {
-	return fmt.Sprintf("%s is not what was built (SHA-256 %.12s…, was %.12s…): remove it and build again", e.Path, e.Have, e.Want)
+	return fmt.Sprintf("%s is not what was built (SHA-256 %.12s…, was %.12s…): build it again", e.Path, e.Have, e.Want)
 }
 
 // Verify compares a component's programs in the cache with the checksums of
@@ -133,16 +132,20 @@ func Verify(ctx context.Context, name string) (*Built, error) {
 	if err != nil {
 		return nil, err
 	}
+	return b, b.verify()
+}
+
+func (b *Built) verify() error {
 	for program, want := range b.Sums {
 		have, err := sum(b.Path(program))
 		if err != nil {
-			return b, fmt.Errorf("component %s: %w", name, err)
+			return fmt.Errorf("component %s: %w", b.Component, err)
 		}
 		if have != want {
-			return b, fmt.Errorf("component %s: %w", name, &SumError{Path: b.Path(program), Want: want, Have: have})
+			return fmt.Errorf("component %s: %w", b.Component, &SumError{Path: b.Path(program), Want: want, Have: have})
 		}
 	}
-	return b, nil
+	return nil
 }
 
 func sum(path string) (string, error) {
@@ -183,13 +186,10 @@ func settle(part, path string) error {
 func (c *Component) unpack(dir string) error {
 	for _, f := range c.files {
 		path := filepath.Join(dir, f.Name)
-		if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, f.Data) {
-			continue
-		}
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		if err := writeWhole(path, f.Data); err != nil {
+		if err := os.WriteFile(path, f.Data, 0o644); err != nil {
 			return err
 		}
 	}

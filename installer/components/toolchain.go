@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"slipway/internal/run"
@@ -56,7 +57,16 @@ func findToolchain(ctx context.Context, c Component) (toolchain, error) {
 		return toolchain{}, &MissingError{"a Go toolchain", c.Name, "install Go from go.dev/dl or the package golang-go, or set " + GoEnv}
 	}
 	t := toolchain{goCommand: g}
-	out, err := run.Cmd{Name: g, Args: []string{"env", "GOVERSION", "GOARCH", "CC"}}.Output(ctx)
+	// Asked where the module's go line counts: an older command runs a newer one.
+	dir, err := os.MkdirTemp("", "slipway-go")
+	if err != nil {
+		return t, fmt.Errorf("ask the Go toolchain for its version: %w", err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a scratch directory
+	if err := os.WriteFile(filepath.Join(dir, "go.mod"), c.file("go.mod"), 0o600); err != nil {
+		return t, fmt.Errorf("ask the Go toolchain for its version: %w", err)
+	}
+	out, err := run.Cmd{Name: g, Args: []string{"-C", dir, "env", "GOVERSION", "GOARCH", "CC"}}.Output(ctx)
 	if err != nil {
 		return t, fmt.Errorf("ask the Go toolchain for its version: %w", err)
 	}
