@@ -71,12 +71,7 @@ func (s *sandbox) Run(ctx context.Context, c Command) (Result, error) {
 }
 
 func (s *sandbox) Store(_ context.Context, b Blob) error {
-	in, err := b.Open()
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	data, err := io.ReadAll(in)
+	data, err := os.ReadFile(b.Path)
 	if err != nil {
 		return err
 	}
@@ -92,8 +87,13 @@ func (s *sandbox) sh(t *testing.T, script string) string {
 	return string(r.Stdout)
 }
 
-func blob(text string) Blob {
-	return Blob{Sum: sum([]byte(text)), Size: int64(len(text)), Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }}
+func blob(t *testing.T, text string) Blob {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "blob")
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return Blob{Sum: sum([]byte(text)), Size: int64(len(text)), Path: path}
 }
 
 func planOf(host string, items ...Item) Plan {
@@ -113,7 +113,7 @@ func apply(t *testing.T, h Host, p Plan) (changed []string, err error) {
 
 func TestApplyChangesWhatDiffersAndUndoTakesItBack(t *testing.T) {
 	h := newSandbox(t, "node01")
-	h.sh(t, `umask 022; printf 'before\n' >/etc/old; chmod 640 /etc/old; chown daemon:daemon /etc/old
+	h.sh(t, `umask 022; printf 'before\n' >/etc/old; chmod 640 /etc/old; chown daemon:daemon /etc/old; printf 'theirs\n' >/etc/old2
 		mkdir -m 711 /etc/olddir; ln -s /nowhere /etc/oldlink; mkdir -p /usr/local/bin`)
 	state := `cd /; find etc opt var/lib -mindepth 1 -not -path opt/slipway/store/\* | sort | while read f; do echo "$f $(stat -c '%A %U %G' $f) $(readlink $f) $(cat $f 2>/dev/null)"; done`
 	before := h.sh(t, state)
@@ -124,8 +124,9 @@ func TestApplyChangesWhatDiffersAndUndoTakesItBack(t *testing.T) {
 		File{Path: "/etc/kubernetes/it's a file", Mode: 0o600, Content: []byte("a 'quoted' $HOME\nline without end"), Secret: true},
 		File{Path: "/etc/old", Mode: 0o644, Content: []byte("after\n")},
 		File{Path: "/etc/empty", Mode: 0o644},
-		Program{Path: "/opt/bin/tool", Blob: blob("#!/bin/sh\necho hello\n")},
-		Program{Path: "/etc/oldlink", Blob: blob("#!/bin/sh\necho hello\n")},
+		Block{Path: "/etc/old2", Name: "ours", Content: "one\ntwo\n"},
+		Program{Path: "/opt/bin/tool", Blob: blob(t, "#!/bin/sh\necho hello\n")},
+		Program{Path: "/etc/oldlink", Blob: blob(t, "#!/bin/sh\necho hello\n")},
 		Action{Name: "mark", Check: "test -e /var/lib/mark", Do: "touch /var/lib/mark", Back: "rm /var/lib/mark"},
 		Wait{Name: "the tool answers", Check: `test "$(/opt/bin/tool)" = hello`, Until: 5 * time.Second},
 	}
@@ -142,7 +143,7 @@ func TestApplyChangesWhatDiffersAndUndoTakesItBack(t *testing.T) {
 	if diff := cmp.Diff(append(all, "wait the tool answers"), changed); diff != "" {
 		t.Error(diff)
 	}
-	if got := h.sh(t, `cat "/etc/kubernetes/it's a file"; stat -c ' %a %U' "/etc/kubernetes/it's a file" /etc/old; cat /etc/old; /etc/oldlink`); got != "a 'quoted' $HOME\nline without end 600 root\n 644 root\nafter\nhello\n" {
+	if got := h.sh(t, `cat "/etc/kubernetes/it's a file"; stat -c ' %a %U' "/etc/kubernetes/it's a file" /etc/old; cat /etc/old /etc/old2; /etc/oldlink`); got != "a 'quoted' $HOME\nline without end 600 root\n 644 root\nafter\ntheirs\n# BEGIN ours\none\ntwo\n# END ours\nhello\n" {
 		t.Errorf("%q", got)
 	}
 
@@ -214,6 +215,35 @@ func TestChangeThatDoesNotHelp(t *testing.T) {
 	_, err = apply(t, h, planOf("node01", File{Path: "/etc/dir", Mode: 0o644}))
 	if err == nil || !strings.Contains(err.Error(), "/etc/dir is a directory") || h.sh(t, "ls /etc/dir") != "precious\n" {
 		t.Error(err)
+	}
+}
+
+func TestRequirement(t *testing.T) {
+	h := newSandbox(t, "node01")
+	_, err := apply(t, h, planOf("node01", Require{Name: "ground", Check: "true"}, Require{Name: "moon", Check: "test -e /moon", Hint: "fetch the moon"}))
+	if err == nil || err.Error() != "node01: 01-base, test: requirement moon: exit code 1\n  fetch the moon" {
+		t.Error(err)
+	}
+}
+
+// A block is replaced where it stands, and others' lines stay as they are.
+func TestBlock(t *testing.T) {
+	h := newSandbox(t, "node01")
+	h.sh(t, "printf 'a\n' >/etc/x; chmod 600 /etc/x")
+	for _, content := range []string{"1\n", "2\n3\n"} {
+		if _, err := apply(t, h, planOf("node01", Block{Path: "/etc/x", Name: "b", Content: content})); err != nil {
+			t.Fatal(err)
+		}
+		h.sh(t, "printf 'later\n' >>/etc/x")
+	}
+	if got := h.sh(t, "cat /etc/x; stat -c %a /etc/x"); got != "a\nlater\n# BEGIN b\n2\n3\n# END b\nlater\n600\n" {
+		t.Errorf("%q", got)
+	}
+	if _, err := Undo(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.sh(t, "cat /etc/x"); got != "a\nlater\nlater\n" {
+		t.Errorf("%q", got)
 	}
 }
 

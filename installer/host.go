@@ -1,9 +1,6 @@
 package installer
 
-import (
-	"context"
-	"io"
-)
+import "context"
 
 // Command is a program to run on a host, as root, without a shell between.
 type Command struct {
@@ -32,7 +29,7 @@ type Host interface {
 type Blob struct {
 	Sum  string // SHA-256 in hexadecimal
 	Size int64  // bytes
-	Open func() (io.ReadCloser, error)
+	Path string // where it lies on this machine
 }
 
 // StoreDir is where hosts keep blobs, by their sums. Programs are links into it:

@@ -3,9 +3,6 @@ export LC_ALL=C
 umask 077
 RECORDS=/var/lib/slipway/undo
 
-# one_line prints the last line of what it reads, an empty one of nothing.
-one_line() { printf '%s\n' "$(tail -n 1)"; }
-
 # file_state PATH prints what is at a path.
 file_state() {
 	if [ -L "$1" ]; then
@@ -13,7 +10,9 @@ file_state() {
 	elif [ -d "$1" ]; then
 		printf 'directory %s\n' "$(stat -c '%a %U:%G' "$1")"
 	elif [ -f "$1" ]; then
-		printf 'file %s %s\n' "$(stat -c '%a %U:%G' "$1")" "$(sha256sum <"$1" | cut -d' ' -f1)"
+		mode=$(stat -c '%a %U:%G' "$1")
+		hash=$(sha256sum <"$1")
+		printf 'file %s %s\n' "$mode" "${hash%% *}"
 	elif [ -e "$1" ]; then
 		printf 'other\n'
 	else
@@ -41,14 +40,18 @@ put_file() {
 		return 1
 	fi
 	make_parents "$1"
-	if ! { cat >"$1.part" && chmod "$2" "$1.part" && chown "$3" "$1.part" && mv -f "$1.part" "$1"; }; then
+	if ! { cat >"$1.part" && chmod "$2" "$1.part" && { [ "$3" = root:root ] || chown "$3" "$1.part"; } && mv -f "$1.part" "$1"; }; then
 		rm -f "$1.part"
 		return 1
 	fi
 }
 
-# open_records makes the place for what leads back.
-open_records() { mkdir -p "$RECORDS/kept"; }
+# open_records makes the place for what leads back. Records only ever grow, and
+# go from the last on: their count is the next number.
+open_records() {
+	mkdir -p "$RECORDS/kept" "$RECORDS/known"
+	NUMBER=$(ls "$RECORDS" | grep -c '^[0-9]*-.*[.]sh$' || true)
+}
 
 # begin INDEX TAG starts an item.
 begin() {
@@ -59,15 +62,15 @@ begin() {
 done_with() { printf 'done\t%s\n' "$1"; }
 
 # new_record says whether nothing was ever recorded of the item.
-new_record() { ! ls "$RECORDS"/*-"$TAG".sh >/dev/null 2>&1; }
+new_record() { [ ! -e "$RECORDS/known/$TAG" ]; }
 
-# write_record reads the script that undoes the item. Records are numbered in the
-# order of the first changes.
+# write_record reads the script that undoes the item. It counts once it is known:
+# a crash before that leaves one that is written again, to the same effect.
 write_record() {
-	cat >"$RECORDS/record.part"
-	# They only ever grow, and go from the last on: their count is the next number.
-	number=$(ls "$RECORDS" | grep -c '^[0-9]*-.*[.]sh$' || true)
-	mv "$RECORDS/record.part" "$RECORDS/$(printf %06d "$number")-$TAG.sh"
+	name=00000$NUMBER
+	cat >"$RECORDS/${name#"${name%??????}"}-$TAG.sh"
+	: >"$RECORDS/known/$TAG"
+	NUMBER=$((NUMBER + 1))
 }
 
 # keep PATH keeps what is at a path, the first time.

@@ -45,7 +45,7 @@ func probeScript(items []Item) string {
 	b.WriteString(prelude)
 	for i, it := range items {
 		// A probe that fails is a state like any other: not what is wanted.
-		fmt.Fprintf(&b, "printf '%%s\\t' %d; { ( set -eu\n%s\n) 2>/dev/null || printf 'unknown\\n'; } | one_line\n", i, it.Probe())
+		fmt.Fprintf(&b, "out=$( ( set -eu\n%s\n) 2>/dev/null) || out=unknown\nprintf '%%s\\t%%s\\n' %d \"${out##*\n}\"\n", it.Probe(), i)
 	}
 	return b.String()
 }
@@ -58,7 +58,7 @@ func changeScript(items []Item, before []string) string {
 	b.WriteString("set -eu\nopen_records\n")
 	for i, it := range items {
 		fmt.Fprintf(&b, "begin %d %s\n", i, tag(it.ID()))
-		fmt.Fprintf(&b, "if new_record; then %s | write_record; fi\n", literalPipe(undoScript(it, before[i])))
+		fmt.Fprintf(&b, "if new_record; then write_record <<'SLIPWAY_END'\n%sSLIPWAY_END\nfi\n", undoScript(it, before[i]))
 		fmt.Fprintf(&b, "( set -eu\n%s\n)\ndone_with %d\n", it.Change(), i)
 	}
 	return b.String()
@@ -66,9 +66,4 @@ func changeScript(items []Item, before []string) string {
 
 func undoScript(it Item, before string) string {
 	return "# " + strings.ReplaceAll(it.ID(), "\n", " ") + "\n" + it.Undo(before) + "\n"
-}
-
-// literalPipe is data on the standard output, in one line.
-func literalPipe(s string) string {
-	return "printf %s " + base64.StdEncoding.EncodeToString([]byte(s)) + " | base64 -d"
 }

@@ -92,3 +92,25 @@ func (w Wait) Change() string {
 
 // Undo has nothing to do.
 func (w Wait) Undo(string) string { return ":" }
+
+// Require is something that must be so, and that nobody brings about.
+type Require struct {
+	Name  string // "memory"
+	Check string // exit code 0: it is so
+	Hint  string // what to do if not
+}
+
+// ID names the requirement.
+func (r Require) ID() string { return "requirement " + r.Name }
+
+// Probe runs the check.
+func (r Require) Probe() string { return Action{Check: r.Check}.Probe() }
+
+// Want is that it is so.
+func (r Require) Want() string { return "done" }
+
+// Change fails with the hint.
+func (r Require) Change() string { return "echo " + quote(r.Hint) + " >&2\nexit 1" }
+
+// Undo has nothing to do.
+func (r Require) Undo(string) string { return ":" }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"slipway/lab/units"
 )
 
@@ -112,7 +114,8 @@ func around(u *units.Service, argv []string) ([]string, error) {
 	if len(u.Limits) > 0 {
 		before = append(before, "/usr/bin/prlimit")
 		for _, l := range u.Limits {
-			before = append(before, fmt.Sprintf("--%s=%s:%s", strings.ToLower(l.Name), limit(l.Soft), limit(l.Hard)))
+			soft, hard := closest(l)
+			before = append(before, fmt.Sprintf("--%s=%s:%s", strings.ToLower(l.Name), limit(soft), limit(hard)))
 		}
 		before = append(before, "--")
 	}
@@ -124,6 +127,25 @@ func around(u *units.Service, argv []string) ([]string, error) {
 		before = append(before, "/usr/bin/setpriv", "--reuid", who.Uid, "--regid", who.Gid, "--init-groups", "--")
 	}
 	return append(before, argv...), nil
+}
+
+// resources are the numbers of the limits (linux include/uapi/asm-generic/resource.h).
+var resources = map[string]int{"NOFILE": unix.RLIMIT_NOFILE, "NPROC": unix.RLIMIT_NPROC, "CORE": unix.RLIMIT_CORE, "MEMLOCK": unix.RLIMIT_MEMLOCK}
+
+// closest is what of a limit can be had: where this process may not raise its
+// own, as in a container, no more than that (systemd src/basic/rlimit-util.c,
+// setrlimit_closest).
+func closest(l units.Limit) (soft, hard uint64) {
+	var own unix.Rlimit
+	if err := unix.Getrlimit(resources[l.Name], &own); err != nil {
+		return l.Soft, l.Hard
+	}
+	higher := own
+	higher.Max = l.Hard
+	if l.Hard > own.Max && unix.Setrlimit(resources[l.Name], &higher) != nil {
+		return min(l.Soft, own.Max), own.Max
+	}
+	return l.Soft, l.Hard
 }
 
 func limit(n uint64) string {
