@@ -40,6 +40,8 @@ const (
 	holdFor = 5 * time.Second
 	// steady is how long a connection lives that was worth making.
 	steady = 2 * time.Second
+	// apart is how far the next attempts of the two may be apart at most.
+	apart = 500 * time.Millisecond
 	// longest is the largest BGP message (RFC 4271 §4).
 	longest = 4096
 )
@@ -212,6 +214,9 @@ func (w *wire) dial(ctx context.Context) {
 		begin := time.Now()
 		if conn, err := d.DialContext(ctx, "tcp4", to); err == nil {
 			w.carry(conn)
+			// Two that both dial may each have closed the other's connection:
+			// let chance decide who is first the next time.
+			pause(ctx, rand.N(apart))
 		}
 		if time.Since(begin) > steady {
 			wait = firstRetry
