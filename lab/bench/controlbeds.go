@@ -38,7 +38,7 @@ type controlBed struct {
 }
 
 // controlBeds makes the controls in a lab.
-func controlBeds(l *labBed) ([]matrix.Bed, error) {
+func controlBeds(ctx context.Context, l *labBed) ([]matrix.Bed, error) {
 	client, err := netip.ParsePrefix(vethClient)
 	if err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func controlBeds(l *labBed) ([]matrix.Bed, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.wire(lab.ExternalName, client, router, server); err != nil {
+	if err := l.wire(ctx, lab.ExternalName, client, router, server); err != nil {
 		return nil, fmt.Errorf("make the control %s: %w", matrix.VethPair, err)
 	}
 	local := l.place(lab.ExternalName, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
@@ -64,7 +64,7 @@ func controlBeds(l *labBed) ([]matrix.Bed, error) {
 }
 
 // wire lays a veth pair between two machines. It goes with their namespaces.
-func (b *labBed) wire(from string, fromAddr netip.Prefix, to string, toAddr netip.Prefix) error {
+func (b *labBed) wire(ctx context.Context, from string, fromAddr netip.Prefix, to string, toAddr netip.Prefix) error {
 	h, err := nl.At(b.open[from])
 	if err != nil {
 		return err
@@ -97,7 +97,7 @@ func (b *labBed) wire(from string, fromAddr netip.Prefix, to string, toAddr neti
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), carrierPatience)
+	ctx, cancel := context.WithTimeout(ctx, carrierPatience)
 	defer cancel()
 	return h.AwaitCarrier(ctx, vethDevice)
 }

@@ -167,19 +167,19 @@ const labsAtOnce = 4
 func (n *networks) up(ctx context.Context, p ModesPlan) ([]matrix.Bed, error) {
 	p.Progress.Phase("labs", p.Labs)
 	labs := make([]*labBed, p.Labs)
-	g, ctx := errgroup.WithContext(ctx)
+	g, each := errgroup.WithContext(ctx)
 	g.SetLimit(labsAtOnce)
 	for i := range labs {
 		g.Go(func() error {
-			if ctx.Err() != nil {
-				return ctx.Err()
+			if each.Err() != nil {
+				return each.Err()
 			}
 			v, name := controlVariant, controlLab
 			if i < len(p.All) {
 				v, name = p.All[i], p.All[i].Name()
 			}
 			var err error
-			if labs[i], err = n.add(ctx, program{p.Exe}, v, name); err != nil {
+			if labs[i], err = n.add(each, program{p.Exe}, v, name); err != nil {
 				return fmt.Errorf("lab of %s: %w", name, err)
 			}
 			p.Progress.Step()
@@ -194,7 +194,7 @@ func (n *networks) up(ctx context.Context, p ModesPlan) ([]matrix.Bed, error) {
 		beds = append(beds, l)
 	}
 	if p.Labs > len(p.All) {
-		controls, err := controlBeds(labs[len(p.All)])
+		controls, err := controlBeds(ctx, labs[len(p.All)])
 		if err != nil {
 			return nil, err
 		}

@@ -121,6 +121,3 @@ func withControls(vs []Variant) []Variant {
 	}
 	return out
 }
-
-// isControl reports whether the variant is there to explain another.
-func (v Variant) isControl() bool { return v.MTU > 0 || v.NoOffloads }
