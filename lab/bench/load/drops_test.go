@@ -25,14 +25,20 @@ func BenchmarkCountingDrops(b *testing.B) {
 				}
 				f, err := Native{}.Run(b.Context(), Job{Workload: w.name, Client: client, Server: server, WarmUp: 100 * time.Millisecond, Duration: 500 * time.Millisecond})
 				if err != nil {
-					b.Fatal(err)
+					b.Log(err) // a machine that is too busy
 				}
 				return f[w.main]
 			}
 			var ratios, none []float64
 			for b.Loop() {
 				without, with, again := once(false), once(true), once(false)
+				if without == 0 || with == 0 || again == 0 {
+					continue
+				}
 				ratios, none = append(ratios, 2*with/(without+again)), append(none, again/without)
+			}
+			if len(ratios) == 0 {
+				b.Fatal("no round came about")
 			}
 			b.Logf("with ÷ without %.2f, without ÷ without %.2f", ratios, none)
 			b.ReportMetric(median(ratios), "ratio")

@@ -86,7 +86,7 @@ func BenchmarkAgainstIperf3(b *testing.B) {
 			j.Streams = streams
 			var ours, theirs, ratios, costs []float64
 			for i := 0; b.Loop(); i++ {
-				o, t := [2]float64{}, [2]float64{}
+				var o, t [2]float64
 				if i%2 == 0 {
 					o, t = carried(b, Native{}, unix.RUSAGE_SELF, j), carried(b, Iperf3{}, unix.RUSAGE_CHILDREN, j)
 				} else {

@@ -158,6 +158,21 @@ func TestCurveInBrief(t *testing.T) {
 	}
 }
 
+// A series is judged by the metric that it names, or by the first with a
+// direction if it has none of that name.
+func TestMainMetric(t *testing.T) {
+	t.Parallel()
+	for named, want := range map[string]string{"": "throughput", "p99": "p99", "gone": "throughput", "retransmits": "retransmits"} {
+		r := fixture()
+		for i := range r.Series {
+			r.Series[i].Main = named
+		}
+		if got := r.groups()[0].main().name; got != want {
+			t.Errorf("main %q stands as %q, want %q", named, got, want)
+		}
+	}
+}
+
 // A single round has no interval to be shown.
 func TestOneRound(t *testing.T) {
 	t.Parallel()

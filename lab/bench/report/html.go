@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"io"
 	"strings"
+	"sync"
 )
 
 var (
@@ -21,9 +22,11 @@ var (
 	chartScript string
 	//go:embed assets/echarts.LICENSE.txt
 	chartLicence string
-
-	pageTemplate = template.Must(template.New("page").Parse(pageText))
 )
+
+// pageTemplate is parsed when a page is wanted: every command of the program
+// would pay for it.
+var pageTemplate = sync.OnceValue(func() *template.Template { return template.Must(template.New("page").Parse(pageText)) })
 
 // page is what the template fills in.
 type page struct {
@@ -123,7 +126,7 @@ func HTML(w io.Writer, r *Report) error {
 	}
 	p.Raw, p.Charts = template.JS(raw), template.JS(drawn) //nolint:gosec // json.Marshal escapes <, > and &
 	var b bytes.Buffer
-	if err := pageTemplate.Execute(&b, p); err != nil {
+	if err := pageTemplate().Execute(&b, p); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
 	return written(w, b.String())

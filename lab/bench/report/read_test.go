@@ -13,17 +13,19 @@ import (
 
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
-	want := fixture()
-	text := rendered(t, want, Write)
-	got, err := Read(strings.NewReader(text), "bench.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-	if again := rendered(t, got, Write); again != text {
-		t.Error("written again it differs")
+	// The first is as reports were before series named their main metric.
+	for _, want := range []*Report{fixture(), curves()} {
+		text := rendered(t, want, Write)
+		got, err := Read(strings.NewReader(text), "bench.json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+		if again := rendered(t, got, Write); again != text {
+			t.Error("written again it differs")
+		}
 	}
 }
 
