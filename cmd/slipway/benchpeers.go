@@ -43,7 +43,7 @@ Sections:` + about,
 		},
 	}
 	f := c.Flags()
-	f.StringSliceVar(&o.Only, "parts", nil, "only these parts of a section: udp, vxlan, host-gw")
+	f.StringSliceVar(&o.Only, "parts", nil, "only these parts of a section, such as flanneld's udp, vxlan, host-gw")
 	f.IntVar(&o.Rounds, "rounds", 7, "at least so many rounds; six are the fewest that give a 95 % interval")
 	f.IntVar(&o.MaxRounds, "max-rounds", 11, "at most so many, while intervals are wide")
 	f.DurationVar(&o.Duration, "duration", 500*time.Millisecond, "of one measurement")
@@ -80,6 +80,9 @@ func (a *app) benchPeers(ctx context.Context, o peers.Options, names []string, f
 	r, err := peers.Run(ctx, sections, o)
 	p.clear()
 	if r == nil || len(r.Series) == 0 {
+		if err == nil && len(o.Only) > 0 {
+			err = usageError("no section has a part called %s", strings.Join(o.Only, " or "))
+		}
 		return err
 	}
 	return errors.Join(err, a.keepReport(r, save), a.writeReport(r, file))
