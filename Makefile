@@ -38,6 +38,7 @@ bench: build ## scale and speed with the machine's facts; takes about fifteen mi
 	$(SUDO) bin/slipway bench scale --big
 
 bench-peers: build ## others' programs beside ours: builds them first
+	hack/deps-peers.sh
 	$(SUDO) env PATH="$$PATH" HOME="$$HOME" SLIPWAY_GO="$(GO)" bin/slipway bench peers
 
 components: build ## build the upstream programs that labs can run, into the cache
