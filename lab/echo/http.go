@@ -118,8 +118,9 @@ const chunkSize = 64 << 10
 
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
-// filler is what GET /bytes returns, over and over.
-var filler = []byte(strings.Repeat("slipway ", chunkSize/8))
+// filler is what GET /bytes returns, over and over. It is made when it is asked
+// for: every command of the program would pay for it.
+var filler = sync.OnceValue(func() []byte { return []byte(strings.Repeat("slipway ", chunkSize/8)) })
 
 func serveBytes(w http.ResponseWriter, r *http.Request) {
 	n, err := strconv.ParseInt(r.URL.Query().Get("n"), 10, 64)
@@ -133,7 +134,7 @@ func serveBytes(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
 	for n > 0 {
-		part := filler[:min(n, int64(len(filler)))]
+		part := filler()[:min(n, chunkSize)]
 		if _, err := w.Write(part); err != nil {
 			return
 		}
