@@ -8,9 +8,15 @@ import (
 )
 
 // Diff reads the host back and returns what separates it from the
-// configuration, changing nothing.
+// configuration, changing nothing. Rules that the memo knows are not read again.
 func (h *Host) Diff(ctx context.Context, cfg datapath.NodeConfig) (datapath.Diff, error) {
-	st, err := h.Read(ctx, keys(cfg)...)
+	read := h.Read
+	if h.opts.MemoFile != "" && h.rulesRemembered(wantedMark(cfg)) {
+		read = func(ctx context.Context, sysctls ...string) (datapath.KernelState, error) {
+			return h.read(ctx, sysctls, allRules{})
+		}
+	}
+	st, err := read(ctx, keys(cfg)...)
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", cfg.Node, err)
 	}

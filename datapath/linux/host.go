@@ -37,6 +37,8 @@ type Host struct {
 	// nftSeen is nftables' generation when the tables were last read or loaded;
 	// zero: something else may have changed them since.
 	nftSeen uint32
+	// nftMarked is the generation in the last ruleMark; zero: none is in it.
+	nftMarked uint32
 }
 
 // Open opens a host. The namespace stays the caller's and must stay open.

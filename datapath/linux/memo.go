@@ -98,6 +98,9 @@ func (h *Host) rememberRules(wanted string) error {
 	if err != nil {
 		return fmt.Errorf("fingerprint rules: %w", err)
 	}
+	if h.nftMarked != 0 && h.nftMarked != h.nftSeen {
+		return nil // something has changed nftables since it was compared
+	}
 	text := memoText(wanted, now)
 	if old, err := os.ReadFile(h.opts.MemoFile); err == nil && string(old) == text {
 		return nil

@@ -100,6 +100,7 @@ func (h *Host) ruleMark() (string, error) {
 		return "", err
 	}
 	mark := legacy
+	h.nftMarked = 0
 	err = h.ns.Do(func() error {
 		tables, err := nftTables()
 		if err != nil {
@@ -113,6 +114,7 @@ func (h *Host) ruleMark() (string, error) {
 		if err != nil {
 			return err
 		}
+		h.nftMarked = now
 		boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		mark = fmt.Sprintf("%s %s %d %d %d %d", legacy, strings.TrimSpace(string(boot)), inode, now, tables[at].handle, tables[at].use)
 		return err

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"slipway/datapath"
 	"slipway/datapath/kubeproxy"
@@ -172,9 +173,11 @@ func BenchmarkNFTables(b *testing.B) {
 					b.Fatal(err)
 				}
 				b.StopTimer()
+				began := time.Now()
 				if d, err := h.Diff(b.Context(), cfg); err != nil || len(d) > 0 {
 					b.Fatal(err, len(d))
 				}
+				b.ReportMetric(time.Since(began).Seconds(), "s/read")
 				h.Close()
 				b.StartTimer()
 			}
