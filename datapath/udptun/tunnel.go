@@ -118,10 +118,10 @@ func (t *Tunnel) Run(ctx context.Context) error {
 // serve hands both directions to a worker until ctx ends or one fails.
 func (t *Tunnel) serve(ctx context.Context) error {
 	failed := make(chan error, 2) // one of each direction
-	encap, decap := t.directions()
+	encap, decap, passes := t.directions()
 	lanes := []*lane{
-		{fd: t.deviceFD, d: encap, parks: &t.parks, failed: failed},
-		{fd: t.socketFD, d: decap, parks: &t.parks, failed: failed},
+		{fd: t.deviceFD, d: encap, passes: passes, parks: &t.parks, failed: failed},
+		{fd: t.socketFD, d: decap, passes: passes, parks: &t.parks, failed: failed},
 	}
 	w := nextWorker()
 	if err := w.add(lanes...); err != nil {
@@ -138,11 +138,18 @@ func (t *Tunnel) serve(ctx context.Context) error {
 	return err
 }
 
-func (t *Tunnel) directions() (encap, decap direction) {
+// Passes of a direction before others have their turn: a simple pass is one
+// packet, a batched one can be some forty full ones.
+const (
+	simplePasses  = 64
+	batchedPasses = 16
+)
+
+func (t *Tunnel) directions() (encap, decap direction, passes int) {
 	if t.cfg.Implementation == topology.UDPSimple {
-		return &simpleEncap{Tunnel: t}, &simpleDecap{Tunnel: t}
+		return &simpleEncap{Tunnel: t}, &simpleDecap{Tunnel: t}, simplePasses
 	}
-	return &batchedEncap{Tunnel: t}, &batchedDecap{Tunnel: t}
+	return &batchedEncap{Tunnel: t}, &batchedDecap{Tunnel: t}, batchedPasses
 }
 
 func (t *Tunnel) begin(stop func()) (chan struct{}, error) {

@@ -34,6 +34,7 @@ type worker struct {
 type lane struct {
 	fd     int
 	d      direction
+	passes int // that it may do before the others have their turn
 	parks  *atomic.Uint64
 	failed chan<- error // takes one error without waiting; the lane is then off
 
@@ -41,12 +42,8 @@ type lane struct {
 	off bool
 }
 
-const (
-	// laneEvents bounds the lanes that one wait returns.
-	laneEvents = 64
-	// lanePasses bounds what one lane does before the others have their turn.
-	lanePasses = 16
-)
+// laneEvents bounds the lanes that one wait returns.
+const laneEvents = 64
 
 // crew are the workers of the process: one for every two processors, since the
 // ends of the traffic need some too. With two processors, one worker moved 109,000
@@ -160,7 +157,7 @@ func (l *lane) work() error {
 	}
 	l.d.wake()
 	defer l.d.rest()
-	for range lanePasses {
+	for range l.passes {
 		drained, err := l.d.pass()
 		if err != nil {
 			return err

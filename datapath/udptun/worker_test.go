@@ -29,6 +29,8 @@ func (p *fromPipe) pass() (drained bool, err error) {
 	return false, p.broken
 }
 
+const testPasses = 16
+
 // newPipe returns a lane with what writes to it.
 func newPipe(t *testing.T, broken error) (l *lane, p *fromPipe, failed chan error, write func(n int)) {
 	t.Helper()
@@ -38,7 +40,7 @@ func newPipe(t *testing.T, broken error) (l *lane, p *fromPipe, failed chan erro
 	}
 	t.Cleanup(func() { _, _ = unix.Close(ends[0]), unix.Close(ends[1]) })
 	p, failed = &fromPipe{fd: ends[0], broken: broken}, make(chan error, 1)
-	return &lane{fd: ends[0], d: p, parks: new(atomic.Uint64), failed: failed}, p, failed, func(n int) {
+	return &lane{fd: ends[0], d: p, passes: testPasses, parks: new(atomic.Uint64), failed: failed}, p, failed, func(n int) {
 		if _, err := unix.Write(ends[1], make([]byte, n)); err != nil {
 			t.Fatal(err)
 		}
@@ -49,18 +51,18 @@ func TestWorkerServesAllLanes(t *testing.T) {
 	w := &worker{}
 	a, fromA, _, writeA := newPipe(t, nil)
 	b, fromB, _, writeB := newPipe(t, nil)
-	writeA(3 * lanePasses) // before it is looked at, and for several turns
+	writeA(3 * testPasses) // before it is looked at, and for several turns
 	if err := w.add(a, b); err != nil {
 		t.Fatal(err)
 	}
 	writeB(1)
-	waitFor(t, "both lanes to be empty", func() bool { return fromA.taken.Load() == 3*lanePasses && fromB.taken.Load() == 1 })
+	waitFor(t, "both lanes to be empty", func() bool { return fromA.taken.Load() == 3*testPasses && fromB.taken.Load() == 1 })
 	w.remove(a)
 	writeA(1)
 	writeB(1)
 	waitFor(t, "the lane that is left", func() bool { return fromB.taken.Load() == 2 })
-	if n := fromA.taken.Load(); n != 3*lanePasses {
-		t.Errorf("%d bytes taken from a lane after it was removed", n-3*lanePasses)
+	if n := fromA.taken.Load(); n != 3*testPasses {
+		t.Errorf("%d bytes taken from a lane after it was removed", n-3*testPasses)
 	}
 	w.remove(b)
 }
