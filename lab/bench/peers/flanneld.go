@@ -221,41 +221,34 @@ func (l *Lab) podRoute(r netlink.Route) bool {
 	return ok && l.State.Snapshot.Network.PodCIDR.Contains(a.Unmap())
 }
 
-// Flanneld is the real flanneld on one node.
-type Flanneld struct {
-	*Process
-	node, subnetFile string
-}
-
 // StartFlanneld starts flanneld on a node that has been stripped, with the
 // subnet that the lab gave the node: as after a restart, it finds the file that
 // it wrote before. Rules it leaves alone, ours are its own. It returns once
 // flanneld has its lease and runs.
-func StartFlanneld(ctx context.Context, r *Registry, flanneld, node string) (*Flanneld, error) {
+func StartFlanneld(ctx context.Context, r *Registry, flanneld, node string) (*Process, error) {
 	n, ok := r.lab.State.Snapshot.NodeByName(node)
 	if !ok {
 		return nil, fmt.Errorf("start flanneld: no node %s", node)
 	}
-	f := &Flanneld{node: node, subnetFile: filepath.Join(r.lab.Dir(), "subnet-"+node+".env")}
+	subnetFile := filepath.Join(r.lab.Dir(), "subnet-"+node+".env")
 	before := fmt.Sprintf("FLANNEL_NETWORK=%s\nFLANNEL_SUBNET=%s\n", r.lab.State.Snapshot.Network.PodCIDR, netip.PrefixFrom(n.PodCIDR.Addr().Next(), n.PodCIDR.Bits()))
-	if err := os.WriteFile(f.subnetFile, []byte(before), 0o600); err != nil {
+	if err := os.WriteFile(subnetFile, []byte(before), 0o600); err != nil {
 		return nil, fmt.Errorf("start flanneld: %w", err)
 	}
-	var err error
-	f.Process, err = r.lab.Start(node, "flanneld-"+node+".log", flanneld, "--etcd-endpoints", r.addr, "--iface", n.Interface.Name,
-		"--subnet-file", f.subnetFile, "--ip-masq=false", "--iptables-forward-rules=false", "--healthz-port=0")
+	p, err := r.lab.Start(node, "flanneld-"+node+".log", flanneld, "--etcd-endpoints", r.addr, "--iface", n.Interface.Name,
+		"--subnet-file", subnetFile, "--ip-masq=false", "--iptables-forward-rules=false", "--healthz-port=0")
 	if err != nil {
 		return nil, err
 	}
 	err = await(ctx, "flanneld on "+node, func() (bool, error) {
-		if err := f.Check(); err != nil {
+		if err := p.Check(); err != nil {
 			return false, err
 		}
-		written, err := os.ReadFile(f.subnetFile)
+		written, err := os.ReadFile(subnetFile)
 		return bytes.Contains(written, []byte("FLANNEL_MTU=")), err
 	})
 	if err != nil {
-		return nil, errors.Join(err, fmt.Errorf("it said last: %s", f.said()))
+		return nil, errors.Join(err, fmt.Errorf("it said last: %s", p.said()))
 	}
 	got, err := r.Lease(ctx, n.PodCIDR)
 	if err != nil {
@@ -264,7 +257,7 @@ func StartFlanneld(ctx context.Context, r *Registry, flanneld, node string) (*Fl
 	if got.PublicIP != n.Interface.Prefix.Addr() {
 		return nil, fmt.Errorf("flanneld on %s: the lease of %s is %s's", node, n.PodCIDR, got.PublicIP)
 	}
-	return f, nil
+	return p, nil
 }
 
 // Backend is flannel's name of a mode.

@@ -94,7 +94,9 @@ func FlanneldBed(ctx context.Context, o Options, mode topology.ModeName) (_ *Bed
 			err = errors.Join(err, l.Close(ctx))
 		}
 	}()
-	r, err := StartRegistry(ctx, l, o.Binary("etcd", "etcd"), Backend(mode))
+	settle, cancel := context.WithTimeout(ctx, settlePatience)
+	defer cancel()
+	r, err := StartRegistry(settle, l, o.Binary("etcd", "etcd"), Backend(mode))
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +106,7 @@ func FlanneldBed(ctx context.Context, o Options, mode topology.ModeName) (_ *Bed
 		}
 	}
 	for _, node := range []string{"node01", "node02"} {
-		if _, err := StartFlanneld(ctx, r, o.Binary("flannel", "flanneld"), node); err != nil {
+		if _, err := StartFlanneld(settle, r, o.Binary("flannel", "flanneld"), node); err != nil {
 			return nil, err
 		}
 	}

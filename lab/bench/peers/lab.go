@@ -117,7 +117,7 @@ func (l *Lab) Start(node, log string, argv ...string) (*Process, error) {
 		return nil, fmt.Errorf("start %s in %s: %w", argv[0], node, err)
 	}
 	go func() {
-		p.err = p.cmd.Wait()
+		_ = p.cmd.Wait() // how it ended, the process's state tells
 		close(p.ended)
 	}()
 	return p, nil
@@ -128,7 +128,6 @@ type Process struct {
 	cmd   *exec.Cmd
 	log   string
 	ended chan struct{}
-	err   error // once it ended
 }
 
 // PID is its process id.
@@ -138,7 +137,7 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 func (p *Process) Check() error {
 	select {
 	case <-p.ended:
-		return fmt.Errorf("%s ended (%v); it said last: %s", filepath.Base(p.cmd.Path), p.err, p.said())
+		return fmt.Errorf("%s ended (%s); it said last: %s", filepath.Base(p.cmd.Path), p.cmd.ProcessState, p.said())
 	default:
 		return nil
 	}
