@@ -32,7 +32,7 @@ const (
 	// twice as long each time, up to lastRetry. A refused attempt is a packet
 	// each way.
 	firstRetry = 10 * time.Millisecond
-	lastRetry  = time.Second
+	lastRetry  = 250 * time.Millisecond
 	// dialTimeout bounds one attempt towards a peer that says nothing.
 	dialTimeout = 3 * time.Second
 	// holdFor is how long a peer that connects early is kept waiting: longer

@@ -135,7 +135,13 @@ func (o ourProcesses) stop(ctx context.Context) error {
 	errs := make([]error, len(o))
 	var all sync.WaitGroup
 	for i, p := range o {
-		all.Go(func() { errs[i] = p.Stop(ctx) })
+		all.Go(func() {
+			// One that did not end as it should has ended; whether its routes
+			// have gone is looked at before the next round.
+			if err := p.Stop(ctx); !errors.Is(err, bgp.ErrEnded) {
+				errs[i] = err
+			}
+		})
 	}
 	all.Wait()
 	return errors.Join(errs...)
