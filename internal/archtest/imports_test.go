@@ -26,6 +26,7 @@ var layers = [][]string{
 	{"datapath/cni"},
 	{"installer/components", "installer/pki"},
 	{"installer"},
+	{"installer/cluster"},
 	{"lab/journal", "lab/procs", "lab/shape", "lab/echo", "lab/clusterdns", "lab/podexec", "lab/graph", "lab/units"},
 	{"lab/daemon", "lab/initd"},
 	{"lab"},

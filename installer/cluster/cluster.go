@@ -1,0 +1,159 @@
+package cluster
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"slipway/installer"
+	"slipway/installer/pki"
+	"slipway/topology"
+)
+
+// Where things lie on hosts; kubeadm's places.
+const (
+	etcDir = "/etc/kubernetes"
+	pkiDir = etcDir + "/pki"
+	binDir = "/usr/local/bin"
+)
+
+// Ports (https://kubernetes.io/docs/reference/networking/ports-and-protocols/).
+const (
+	apiPort        = 6443
+	etcdClientPort = 2379
+	etcdPeerPort   = 2380
+)
+
+// Domain is the cluster's, of service names.
+const Domain = "cluster.local"
+
+// Inputs is what a plan follows from.
+type Inputs struct {
+	Cluster  *topology.Cluster
+	Snapshot *topology.Snapshot
+	// PKI holds the certificates that [Certificates] asks for.
+	PKI *pki.Store
+	// Programs are the component binaries by name: "kubernetes", "etcd", "etcdctl".
+	Programs map[string]installer.Blob
+}
+
+// planner is one plan on its way.
+type planner struct {
+	Inputs
+	masters, members, workers []topology.NodeState
+}
+
+// Plan is the whole installation.
+func Plan(in Inputs) (installer.Plan, error) {
+	p := newPlanner(in)
+	var plan installer.Plan
+	for _, phase := range []func() (installer.Phase, error){p.preflight, p.base, p.certificates, p.etcd, p.controlPlane, p.bootstrap, p.proxy} {
+		ph, err := phase()
+		if err != nil {
+			return plan, fmt.Errorf("phase %s: %w", ph.ID, err)
+		}
+		plan.Phases = append(plan.Phases, ph)
+	}
+	return plan, nil
+}
+
+func newPlanner(in Inputs) *planner {
+	p := &planner{Inputs: in}
+	for _, n := range in.Snapshot.Nodes {
+		if n.HasRole(topology.RoleControlPlane) {
+			p.masters = append(p.masters, n)
+		}
+		if n.HasRole(topology.RoleEtcd) {
+			p.members = append(p.members, n)
+		}
+		if n.HasRole(topology.RoleWorker) {
+			p.workers = append(p.workers, n)
+		}
+	}
+	if len(p.members) == 0 { // stacked: where nobody says otherwise, masters have it
+		p.members = p.masters
+	}
+	return p
+}
+
+func address(n topology.NodeState) netip.Addr { return n.Interface.Prefix.Addr() }
+
+func machine(n topology.NodeState) pki.Machine { return pki.Machine{Name: n.Name, Address: address(n)} }
+
+func machines(nodes []topology.NodeState) (out []pki.Machine) {
+	for _, n := range nodes {
+		out = append(out, machine(n))
+	}
+	return out
+}
+
+// Certificates are what the cluster needs of the store.
+func Certificates(in Inputs) []pki.Request {
+	p := newPlanner(in)
+	c := pki.Cluster{
+		Domain: Domain, APIServices: []netip.Addr{in.Snapshot.Network.ServiceCIDR.Masked().Addr().Next()},
+		Masters: machines(p.masters), Etcd: machines(p.members), Nodes: machines(in.Snapshot.Nodes),
+	}
+	if vip := in.Cluster.Spec.ControlPlane.LoadBalancer.VIP; vip.IsValid() {
+		c.EndpointAddresses = append(c.EndpointAddresses, vip)
+	}
+	return c.Requests()
+}
+
+// Endpoint is the URL at which clients reach the API.
+func Endpoint(in Inputs) string {
+	return url(address(newPlanner(in).masters[0]), apiPort)
+}
+
+func url(a netip.Addr, port int) string {
+	return "https://" + netip.AddrPortFrom(a, uint16(port)).String()
+}
+
+// program is the item of a program from the catalogue, under a name of its own.
+func (p *planner) program(name, from string) (installer.Program, error) {
+	b, ok := p.Programs[from]
+	if !ok {
+		return installer.Program{}, fmt.Errorf("program %s is not in the catalogue's cache (slipway components build)", from)
+	}
+	return installer.Program{Path: binDir + "/" + name, Blob: b}, nil
+}
+
+// on makes the work of several hosts.
+func on(nodes []topology.NodeState, items func(n topology.NodeState) ([]installer.Item, error)) ([]installer.Work, error) {
+	var out []installer.Work
+	for _, n := range nodes {
+		list, err := items(n)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", n.Name, err)
+		}
+		out = append(out, installer.Work{Host: n.Name, Items: list})
+	}
+	return out, nil
+}
+
+// allNodes are those that have any role.
+func (p *planner) allNodes() []topology.NodeState {
+	return slices.DeleteFunc(slices.Clone(p.Snapshot.Nodes), func(n topology.NodeState) bool { return len(n.Roles) == 0 })
+}
+
+// paths are where items lie, for a unit that reads them.
+func paths(items []installer.Item) (out []string) {
+	for _, it := range items {
+		switch v := it.(type) {
+		case installer.File:
+			out = append(out, v.Path)
+		case installer.Program:
+			out = append(out, v.Path)
+		}
+	}
+	return out
+}
+
+func join(nodes []topology.NodeState, sep string, f func(n topology.NodeState) string) string {
+	var out []string
+	for _, n := range nodes {
+		out = append(out, f(n))
+	}
+	return strings.Join(out, sep)
+}
