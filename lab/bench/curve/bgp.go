@@ -31,7 +31,7 @@ var speakers = &kind{
 	control: fullMesh, main: []string{converged}, open: openBGP, patience: 3 * time.Minute,
 	notes: []string{
 		"Each round brings a lab in mode calico-bgp up, a speaker process on each node, and takes it down. converge is from the start of the first speaker until all have every route and have it in their kernels, the phases `daemon` and `converge` of `up`; converge-wait is the second of them alone.",
-		"Right after `up` said so, the main routing tables of all nodes were read: kernel-routes are the routes by BGP to other nodes' blocks in them, missing-routes those that should have been there and were not.",
+		"Right after `up` said so, the main routing tables of all nodes were read: kernel-routes are the routes by BGP to other nodes' blocks in them, missing-routes those that should have been there and were not. Sessions are counted when all stand, which may be a moment later than convergence: not every one carries routes that did not come over others.",
 		"Memory is the speakers' private memory (RssAnon). Speakers, nodes and the program that looks at them share this machine's CPUs, which real nodes do not.",
 	},
 }
@@ -113,13 +113,9 @@ func (c *curve) bgpOnce(ctx context.Context, line string, nodes int) (out []read
 	if lack > 0 {
 		c.warnings = append(c.warnings, fmt.Sprintf("%s of %d speakers: %d routes were not in the kernels when `up` said that BGP had converged", line, nodes, lack))
 	}
-	status, err := lab.DaemonStatus(ctx, n.name)
+	ends, pids, err := n.standing(ctx)
 	if err != nil {
 		return nil, err
-	}
-	ends, pids := 0, []int{}
-	for _, s := range status.Speakers {
-		ends, pids = ends+s.Established, append(pids, s.PID)
 	}
 	memory, err := footprint.Private(pids...)
 	if err != nil {
@@ -131,6 +127,34 @@ func (c *curve) bgpOnce(ctx context.Context, line string, nodes int) (out []read
 		kernelRoutes: float64(have), missing: float64(lack),
 		speakerTotal: float64(memory), speakerPage: float64(memory) / float64(len(pids)),
 	}}}, nil
+}
+
+// sessionPatience bounds the wait for sessions that no route was waiting for.
+const sessionPatience = 10 * time.Second
+
+// standing waits until the speakers have all their sessions, some of which carry
+// nothing that had not come over others, and returns their ends and the
+// speakers' processes.
+func (n *network) standing(ctx context.Context) (ends int, pids []int, err error) {
+	for end := time.Now().Add(sessionPatience); ; {
+		status, err := lab.DaemonStatus(ctx, n.name)
+		if err != nil {
+			return 0, nil, err
+		}
+		all := 0
+		ends, pids = 0, nil
+		for _, s := range status.Speakers {
+			all, ends, pids = all+s.Peers, ends+s.Established, append(pids, s.PID)
+		}
+		if ends == all || time.Now().After(end) {
+			return ends, pids, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, nil, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // blockRoutes reads all nodes' kernels and counts the routes to blocks of other
