@@ -62,8 +62,6 @@ func oneSet(words []string, asIs string) string {
 // span is a range of addresses, both inclusive.
 type span struct{ from, to netip.Addr }
 
-func (s span) contains(a netip.Addr) bool { return !a.Less(s.from) && !s.to.Less(a) }
-
 // parseSpan reads ADDRESS, ADDRESS/BITS and ADDRESS-ADDRESS of IPv4.
 func parseSpan(w string) (span, bool) {
 	if from, to, ok := strings.Cut(w, "-"); ok {

@@ -63,8 +63,10 @@ func Run(ctx context.Context, c Config) error {
 	}
 	n := &node{reaper: newReaper(), extra: c.Env}
 	s := &server{node: n, manager: newManager(n), end: stop}
-	go s.serve(inner)
-	go s.serve(outer)
+	// Requests live as long as their clients, also while the node ends.
+	requests := context.WithoutCancel(ctx)
+	go s.serve(requests, inner)
+	go s.serve(requests, outer)
 	if err := s.manager.boot(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "boot:", err) // the node is there all the same, to be repaired
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 			err = Run(ctx, c)
 		}
 		if err != nil {
-			os.Stderr.WriteString(err.Error() + "\n")
+			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)
@@ -51,7 +52,7 @@ func notifier() int {
 		if _, err := os.Stat("/run/go"); err == nil {
 			break
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 	c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
 	if err == nil {
@@ -60,7 +61,7 @@ func notifier() int {
 	if err != nil {
 		return 1
 	}
-	time.Sleep(time.Hour)
+	<-time.After(time.Hour)
 	return 0
 }
 

@@ -36,24 +36,24 @@ type server struct {
 	end     func()
 }
 
-func (s *server) serve(l net.Listener) {
+func (s *server) serve(ctx context.Context, l net.Listener) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			return
 		}
-		go s.handle(conn)
+		go s.handle(ctx, conn)
 	}
 }
 
-func (s *server) handle(conn net.Conn) {
+func (s *server) handle(ctx context.Context, conn net.Conn) {
 	defer conn.Close() //nolint:errcheck // the answer is written, or nobody waits for it
 	in := json.NewDecoder(conn)
 	var r request
 	if err := in.Decode(&r); err != nil {
 		return
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
 		_, _ = io.Copy(io.Discard, in.Buffered())

@@ -81,7 +81,7 @@ func (s *service) startup(ctx context.Context) error {
 	}
 	s.set(activating)
 	if err := s.launch(ctx); err != nil {
-		s.afterFailure(err)
+		s.afterFailure(err) //nolint:contextcheck // the next start outlives this one's context
 		return fmt.Errorf("start %s: %w", s.name, err)
 	}
 	return nil
@@ -139,7 +139,7 @@ func (s *service) launch(ctx context.Context) error {
 	}
 	s.set(active)
 	_, p := s.get()
-	go s.watch(p)
+	go s.watch(p) //nolint:contextcheck // the service outlives its start
 	return nil
 }
 
@@ -314,7 +314,7 @@ func (s *service) endSession(id int) {
 		if len(session(id)) == 0 {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
+		<-time.After(10 * time.Millisecond)
 	}
 	killSession(id, syscall.SIGKILL)
 }
