@@ -26,7 +26,7 @@ func (a *app) benchPeersCmd() *cobra.Command {
 		about += fmt.Sprintf("\n  %-11s %s", s.Name, s.About)
 	}
 	c := &cobra.Command{
-		Use: "peers [SECTION...]", Short: "Measure others' programs beside ours: " + strings.Join(sections, ", "),
+		Use: "peers [SECTION...]", Short: "Measure others' programs beside ours: flanneld, kube-proxy, bird, Mininet",
 		Long: `Measure the programs of others beside ours, in rounds that take turns, with the ratio
 to theirs in the same round. What has to be built is built first (see ` + "`slipway components`" + `).
 Everything runs in labs named peers-…, which are taken down also when it is interrupted;

@@ -38,6 +38,9 @@ const (
 	// holdFor is how long a peer that connects early is kept waiting: longer
 	// than gobgp rests after it has lost a session.
 	holdFor = 5 * time.Second
+	// drainFor is how long the last words to the peers may take: a NOTIFICATION
+	// over loopback and one write.
+	drainFor = 500 * time.Millisecond
 	// steady is how long a connection lives that was worth making.
 	steady = 2 * time.Second
 	// apart is how far the next attempts of the two may be apart at most.
@@ -164,8 +167,20 @@ func (ws *wires) setWaiting(peer netip.Addr, waiting bool) {
 	}
 }
 
-// drain waits until everything that gobgp has said to its peers is on its way.
-func (ws *wires) drain() { ws.carried.Wait() }
+// drain waits until everything that gobgp has said to its peers is on its way,
+// for as long as that takes on a node whose address is still there. Where it is
+// not, not even gobgp's end of a wire hears of the other's.
+func (ws *wires) drain() {
+	sent := make(chan struct{})
+	go func() {
+		ws.carried.Wait()
+		close(sent)
+	}()
+	select {
+	case <-sent:
+	case <-time.After(drainFor):
+	}
+}
 
 func (w *wire) set(change func()) {
 	w.mu.Lock()
@@ -249,7 +264,7 @@ func (w *wire) carry(peer net.Conn) {
 	if w.hops > 0 && setTTL(peer, w.hops) != nil {
 		return // it has closed already
 	}
-	from := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(w.inner, 0))}
+	from := net.Dialer{Timeout: dialTimeout, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(w.inner, 0))}
 	inner, err := from.Dial("tcp4", netip.AddrPortFrom(localOf(peer), innerPort).String())
 	if err != nil {
 		return

@@ -89,7 +89,7 @@ func (h *Host) Apply(ctx context.Context, cfg datapath.NodeConfig) (datapath.Dif
 func (h *Host) converge(ctx context.Context, cfg datapath.NodeConfig, st datapath.KernelState) (datapath.Diff, error) {
 	var done datapath.Diff
 	for range maxPasses {
-		s, err := compute(cfg, st)
+		s, err := compute(cfg, st) //nolint:contextcheck // rules are loaded whole or not at all, in moments
 		if err != nil {
 			return done, err
 		}
@@ -118,7 +118,7 @@ func (h *Host) converge(ctx context.Context, cfg datapath.NodeConfig, st datapat
 			return done, fmt.Errorf("node %s: %w", cfg.Node, err)
 		}
 	}
-	return done, h.held(cfg, st)
+	return done, h.held(cfg, st) //nolint:contextcheck // as above
 }
 
 // held reports the first difference that is left after Apply's last round.

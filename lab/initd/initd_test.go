@@ -119,9 +119,12 @@ func (r *rig) kill() {
 
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
+	late := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-late:
 			r.t.Fatalf("not in time: %s", what)
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }

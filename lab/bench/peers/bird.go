@@ -19,7 +19,7 @@ import (
 
 var birdSection = Section{
 	Name:    "bird2",
-	About:   "the real bird, one per node, beside our BGP speakers: from the first start until every kernel has every route",
+	About:   "the real bird beside our BGP speakers, until every kernel has every route",
 	Missing: birdMissing,
 	Run:     runBird,
 }

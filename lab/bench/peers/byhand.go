@@ -14,7 +14,7 @@ import (
 
 var byHandSection = Section{
 	Name:    "byhand",
-	About:   "the kernel paths of vxlan, host-gw and bgp set up with ip and bridge, with our rules and without, beside our labs",
+	About:   "vxlan, host-gw and bgp set up with ip and bridge beside our labs, with our rules and without",
 	Missing: byHandMissing,
 	Run:     runByHand,
 }
