@@ -20,5 +20,5 @@ func (h *Host) Diff(ctx context.Context, cfg datapath.NodeConfig) (datapath.Diff
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", cfg.Node, err)
 	}
-	return Compare(cfg, st), nil
+	return Compare(cfg, st), nil //nolint:contextcheck // nothing is loaded here
 }
