@@ -259,9 +259,9 @@ func TestProgressTellsTheTimeLeft(t *testing.T) {
 	}
 	// Three beds of a second each, and of about 40 ms more before the first is known.
 	want := []string{
-		"round 1 of 2 to 4 (6s to 10s in all): of 3",
-		"round 2 of 2 to 4 (3s to 7s in all): of 3",
-		"round 3 of 2 to 4 (1 of 1 cases still vary; at most 4s in all): of 3",
+		"round 1 of 2 to 4 (6s to 10s to go): of 3",
+		"round 2 of 2 to 4 (3s to 7s to go): of 3",
+		"round 3 of 2 to 4 (1 of 1 cases still vary; at most 4s to go): of 3",
 	}
 	if diff := cmp.Diff(want, told.names); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

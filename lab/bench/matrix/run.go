@@ -265,13 +265,13 @@ func (r *run) heading(round int, due []*row) string {
 		text += fmt.Sprintf(" to %d", r.MaxRounds)
 	}
 	if round >= r.Rounds {
-		return text + fmt.Sprintf(" (%d of %d cases still vary; at most %s in all):", len(due), len(r.rows), most.Round(time.Second))
+		return text + fmt.Sprintf(" (%d of %d cases still vary; at most %s to go):", len(due), len(r.rows), most.Round(time.Second))
 	}
 	between := least.Round(time.Second).String()
 	if to := most.Round(time.Second).String(); to != between {
 		between += " to " + to
 	}
-	return text + fmt.Sprintf(" (%s in all):", between)
+	return text + fmt.Sprintf(" (%s to go):", between)
 }
 
 // order shuffles the beds of a row anew in every round.

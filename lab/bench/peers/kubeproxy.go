@@ -52,6 +52,7 @@ type proxyCell struct {
 	after  topology.Snapshot // with the change
 	series map[[2]string]*report.Series
 	took   time.Duration // the last round
+	over   bool          // no time is left for another
 }
 
 // figures are those of one variant in one round, by workload and metric.
@@ -104,7 +105,11 @@ func proxyRounds(ctx context.Context, o Options, cells []*proxyCell, r *report.R
 	order := rand.New(rand.NewPCG(o.Seed, uint64(len(cells))))
 	for round := range max(o.Rounds, 1) {
 		for _, c := range cells {
+			if c.over {
+				continue
+			}
 			if o.Budget > 0 && time.Since(r.Started)+c.took > o.Budget {
+				c.over = true
 				r.Warnings = append(r.Warnings, fmt.Sprintf("%d services in %s mode: the time of %s was used up after %d rounds of %d", c.count, c.mode, o.Budget, round, o.Rounds))
 				continue
 			}

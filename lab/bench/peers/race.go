@@ -22,6 +22,7 @@ type race struct {
 	runners        []runner
 	series         map[string]*report.Series // by variant
 	took           time.Duration             // of the last round
+	over           bool                      // no time is left for another
 	patience       time.Duration             // of one run
 }
 
@@ -89,7 +90,11 @@ func rounds(ctx context.Context, o Options, races []*race, r *report.Report) err
 	order := rand.New(rand.NewPCG(o.Seed, uint64(len(races))))
 	for round := range max(o.Rounds, 1) {
 		for _, c := range races {
+			if c.over {
+				continue
+			}
 			if o.Budget > 0 && time.Since(r.Started)+c.took > o.Budget {
+				c.over = true
 				r.Warnings = append(r.Warnings, fmt.Sprintf("%s: the time of %s was used up after %d rounds of %d", c.path, o.Budget, round, o.Rounds))
 				continue
 			}

@@ -77,6 +77,11 @@ func (s *Series) metric(name string) *Metric {
 	return nil
 }
 
+// mostRatio is how many times the control's a figure may be for that to say
+// anything: beyond it the control has next to nothing of the kind, as a mode
+// without a tunnel daemon has of that daemon's time.
+const mostRatio = 1000
+
 // relate sets the ratio to the control's metric. Counts that say nothing by
 // themselves have none.
 func (m *Metric) relate(base *Series, seed uint64) {
@@ -86,6 +91,9 @@ func (m *Metric) relate(base *Series, seed uint64) {
 	}
 	if of := Values(Ratios(m.Rounds, c.Rounds)); len(of) > 0 {
 		s := Summarize(of, seed)
+		if s.Median > mostRatio {
+			return
+		}
 		m.Ratio, m.Control = &s, base.Variant
 	}
 }
