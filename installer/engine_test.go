@@ -282,16 +282,3 @@ func TestHostsOfAStepAreIndependent(t *testing.T) {
 		t.Errorf("b was not finished: %q", got)
 	}
 }
-
-func TestOnly(t *testing.T) {
-	p := Plan{Phases: []Phase{{ID: "01-base"}, {ID: "02-runtime"}, {ID: "20-addons"}}}
-	for want, ids := range map[string][]string{"01-base 02-runtime 20-addons ": nil, "02-runtime ": {"02"}, "01-base 20-addons ": {"20-addons", "01"}, "": {"2", "x"}} {
-		got := ""
-		for _, ph := range p.Only(ids).Phases {
-			got += ph.ID + " "
-		}
-		if got != want {
-			t.Errorf("%v gave %q, not %q", ids, got, want)
-		}
-	}
-}

@@ -89,7 +89,8 @@ func (d Directory) Undo(before string) string {
 		if d.Data {
 			return "rm -rf " + p
 		}
-		return "rmdir " + p + " 2>/dev/null || true"
+		// Last of all: what lies in it may have to go first.
+		return "printf '%s\\n' " + p + " >>\"$RECORDS/made\""
 	}
 	var mode, own string
 	if _, err := fmt.Sscanf(before, "directory %s %s", &mode, &own); err != nil {

@@ -25,20 +25,3 @@ type Work struct {
 	Host  string
 	Items []Item
 }
-
-// Only keeps some phases, by their IDs or numbers ("04").
-func (p Plan) Only(ids []string) Plan {
-	if len(ids) == 0 {
-		return p
-	}
-	var out Plan
-	for _, ph := range p.Phases {
-		for _, id := range ids {
-			if ph.ID == id || len(ph.ID) > len(id) && ph.ID[:len(id)+1] == id+"-" {
-				out.Phases = append(out.Phases, ph)
-				break
-			}
-		}
-	}
-	return out
-}

@@ -48,7 +48,7 @@ Sections:` + about,
 	f.IntVar(&o.MaxRounds, "max-rounds", 11, "at most so many, while intervals are wide")
 	f.DurationVar(&o.Duration, "duration", 500*time.Millisecond, "of one measurement")
 	f.DurationVar(&o.WarmUp, "warm-up", 100*time.Millisecond, "traffic before each measurement, which is not counted")
-	f.DurationVar(&o.Budget, "budget", 5*time.Minute, "for each part: no round is begun that would end later; 0 is none")
+	f.DurationVar(&o.Budget, "budget", 5*time.Minute, "for each part of flanneld and byhand, and each other section: no round is begun that would end later; 0 is none")
 	f.StringVarP(&file, "write", "w", "", "write the report to this file instead of stdout")
 	f.StringVar(&save, "save", "", "also write the report as JSON to this file")
 	return c

@@ -10,7 +10,7 @@ import (
 
 // preflight looks whether the machines will do, before anything is changed.
 func (p *planner) preflight() (installer.Phase, error) {
-	ph := installer.Phase{ID: "00-preflight", Title: "Can these machines become a cluster?",
+	ph := installer.Phase{Title: "Can these machines become a cluster?",
 		About: "Looks and changes nothing: what would fail half way through is said here, by name."}
 	work, err := on(p.allNodes(), func(n topology.NodeState) ([]installer.Item, error) {
 		items := []installer.Item{
@@ -38,7 +38,7 @@ var sysctls = []installer.Sysctl{
 
 // base is what every machine of a cluster has.
 func (p *planner) base() (installer.Phase, error) {
-	ph := installer.Phase{ID: "01-base", Title: "The machines' own settings",
+	ph := installer.Phase{Title: "The machines' own settings",
 		About: "Names that all nodes know, no swap (kubelet plans memory and swap would undo that), forwarding, and rules for bridged packets."}
 	work, err := on(p.allNodes(), func(n topology.NodeState) ([]installer.Item, error) {
 		var persist, hosts strings.Builder

@@ -12,7 +12,7 @@ import (
 // certificates puts on each machine what its own components need, and no key
 // that they do not.
 func (p *planner) certificates() (installer.Phase, error) {
-	ph := installer.Phase{ID: "03-certificates", Title: "Certificates and kubeconfigs",
+	ph := installer.Phase{Title: "Certificates and kubeconfigs",
 		About: "Three authorities: what the API signs means nothing to etcd. Each component has a key of its own; kubeconfigs say who a component is and where the API is."}
 	work, err := on(p.allNodes(), func(n topology.NodeState) ([]installer.Item, error) {
 		items := []installer.Item{installer.Directory{Path: etcDir, Mode: 0o755}, installer.Directory{Path: pkiDir, Mode: 0o700}}
@@ -83,6 +83,9 @@ type identity struct{ user, certificate, server string }
 // kubeconfigs are a machine's, by file name.
 func (p *planner) kubeconfigs(n topology.NodeState) map[string]identity {
 	out := map[string]identity{}
+	if len(p.masters) == 0 { // etcd alone: nobody has an API to speak to
+		return out
+	}
 	server := Endpoint(p.Inputs)
 	if n.HasRole(topology.RoleControlPlane) {
 		own := url(address(n), apiPort) // a master's components speak to the API beside them

@@ -44,16 +44,38 @@ type planner struct {
 	masters, members, workers []topology.NodeState
 }
 
-// Plan is the whole installation.
-func Plan(in Inputs) (installer.Plan, error) {
+// phases are an installation's parts, in order.
+var phases = []struct {
+	id   string
+	plan func(*planner) (installer.Phase, error)
+}{
+	{"00-preflight", (*planner).preflight},
+	{"01-base", (*planner).base},
+	{"03-certificates", (*planner).certificates},
+	{"04-etcd", (*planner).etcd},
+	{"06-control-plane", (*planner).controlPlane},
+	{"07-bootstrap", (*planner).bootstrap},
+	{"08-proxy", (*planner).proxy},
+}
+
+// Plan is the whole installation, or those of its phases that are named, as
+// "04-etcd" or "04". What only other phases need need not be there.
+func Plan(in Inputs, only ...string) (installer.Plan, error) {
 	p := newPlanner(in)
 	var plan installer.Plan
-	for _, phase := range []func() (installer.Phase, error){p.preflight, p.base, p.certificates, p.etcd, p.controlPlane, p.bootstrap, p.proxy} {
-		ph, err := phase()
-		if err != nil {
-			return plan, fmt.Errorf("phase %s: %w", ph.ID, err)
+	for _, ph := range phases {
+		if len(only) > 0 && !slices.ContainsFunc(only, func(name string) bool { return name == ph.id || strings.HasPrefix(ph.id, name+"-") }) {
+			continue
 		}
-		plan.Phases = append(plan.Phases, ph)
+		if len(p.masters) == 0 && ph.id >= "06" {
+			return plan, fmt.Errorf("phase %s: no node has the role control-plane", ph.id)
+		}
+		phase, err := ph.plan(p)
+		if err != nil {
+			return plan, fmt.Errorf("phase %s: %w", ph.id, err)
+		}
+		phase.ID = ph.id
+		plan.Phases = append(plan.Phases, phase)
 	}
 	return plan, nil
 }

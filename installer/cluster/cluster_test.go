@@ -92,12 +92,12 @@ func TestGolden(t *testing.T) {
 
 // Each machine has the keys that its own components need, and no other.
 func TestKeysStayWhereTheyBelong(t *testing.T) {
-	plan, err := Plan(inputs(t, threeMasters))
-	if err != nil {
-		t.Fatal(err)
+	plan, err := Plan(inputs(t, threeMasters), "03")
+	if err != nil || len(plan.Phases) != 1 {
+		t.Fatal(plan, err)
 	}
 	keys := map[string]string{}
-	for _, ph := range plan.Only([]string{"03"}).Phases {
+	for _, ph := range plan.Phases {
 		for _, w := range ph.Steps[0].Work {
 			for _, it := range w.Items {
 				f, ok := it.(installer.File)
@@ -143,10 +143,23 @@ func TestOnItemIsOnePerHost(t *testing.T) {
 	}
 }
 
+func TestEtcdAlone(t *testing.T) {
+	in := inputs(t, "apiVersion: slipway/v1alpha1\nkind: Cluster\nmetadata: {name: demo}\nspec: {nodes: [{name: a, roles: [etcd]}]}\n")
+	if p, err := Plan(in, "00", "01", "03", "04"); err != nil || len(p.Phases) != 4 {
+		t.Error(p, err)
+	}
+	if _, err := Plan(in); err == nil || !strings.Contains(err.Error(), "no node has the role control-plane") {
+		t.Error(err)
+	}
+}
+
 func TestMissingProgram(t *testing.T) {
 	in := inputs(t, threeMasters)
 	delete(in.Programs, "etcd")
 	if _, err := Plan(in); err == nil || !strings.Contains(err.Error(), "program etcd is not in the catalogue's cache") {
+		t.Error(err)
+	}
+	if _, err := Plan(in, "00", "01-base", "03"); err != nil {
 		t.Error(err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 // controlPlane is the API and who works for it.
 func (p *planner) controlPlane() (installer.Phase, error) {
-	ph := installer.Phase{ID: "06-control-plane", Title: "API server, controllers, scheduler",
+	ph := installer.Phase{Title: "API server, controllers, scheduler",
 		About: "The API server is the only one that speaks to etcd; all others watch the API and write what they decided. Of several controller managers and schedulers one leads, by a lease."}
 	work, err := on(p.masters, p.master)
 	if err != nil {
@@ -85,7 +85,7 @@ func (p *planner) etcdServers(n topology.NodeState) string {
 // bootstrap gives the cluster's parts the rights that they need beyond the
 // built-in ones.
 func (p *planner) bootstrap() (installer.Phase, error) {
-	ph := installer.Phase{ID: "07-bootstrap", Title: "Rights of nodes and components",
+	ph := installer.Phase{Title: "Rights of nodes and components",
 		About: "RBAC: nodes may ask for certificates and get them approved, the API may reach kubelets."}
 	manifest, err := render("rbac.yaml", map[string]any{})
 	if err != nil {
@@ -106,7 +106,7 @@ func (p *planner) bootstrap() (installer.Phase, error) {
 
 // proxy is kube-proxy on every node.
 func (p *planner) proxy() (installer.Phase, error) {
-	ph := installer.Phase{ID: "08-proxy", Title: "kube-proxy",
+	ph := installer.Phase{Title: "kube-proxy",
 		About: "Watches services and endpoints and writes the rules by which the kernel balances: no packet passes through it."}
 	work, err := on(p.workers, func(n topology.NodeState) ([]installer.Item, error) {
 		program, err := p.program("kube-proxy", "kubernetes")

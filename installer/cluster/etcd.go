@@ -18,7 +18,7 @@ var etcdctl = fmt.Sprintf("%[1]s/etcdctl --cacert %[2]s/etcd/ca.crt --cert %[2]s
 // etcd is the database of the API: an odd number of members, of which more than
 // half must live.
 func (p *planner) etcd() (installer.Phase, error) {
-	ph := installer.Phase{ID: "04-etcd", Title: "etcd, the cluster's memory",
+	ph := installer.Phase{Title: "etcd, the cluster's memory",
 		About: "Everything that the API knows is in etcd and nowhere else. Its members agree by Raft: of three one may fail, of five two."}
 	work, err := on(p.members, func(n topology.NodeState) ([]installer.Item, error) {
 		server, err := p.program("etcd", "etcd")

@@ -37,7 +37,7 @@ var layers = [][]string{
 	{"lab/tracer", "lab/capture", "lab/services"},
 	{"lab/demo"},
 	{"cmd/slipway"},
-	{"e2e", "e2e/kubeproxy", "e2e/robust", "e2e/tracing", "e2e/interop"}, // tests of the whole
+	{"e2e", "e2e/kubeproxy", "e2e/robust", "e2e/tracing", "e2e/installer", "e2e/interop"}, // tests of the whole
 }
 
 // pure packages compute and never look at a kernel: none of these may be in

@@ -199,7 +199,7 @@ func TestNodeIsAMachineOfItsOwn(t *testing.T) {
 		t.Errorf("the machine changed:\n%q\n%q", before, after)
 	}
 	// What was written is there after a power cut.
-	r.must("echo 127.0.0.1 mine >>/etc/hosts; echo data >/var/lib/etcd/x")
+	r.must("echo 127.0.0.1 mine >>/etc/hosts; mkdir /var/lib/etcd; echo data >/var/lib/etcd/x")
 	r.kill()
 	r.boot()
 	if got := r.must("cat /etc/hosts /var/lib/etcd/x; cat /proc/sys/kernel/panic; ls /run/slipway-initd-test 2>&1" + " || true"); got != "127.0.0.1 localhost\n127.0.0.1 mine\ndata\n42\nls: cannot access '/run/slipway-initd-test': No such file or directory\n" {

@@ -180,6 +180,7 @@ func (m *manager) disable(name string) error {
 	if err := os.Remove(wantsLink(fullName(name))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	_ = os.Remove(filepath.Dir(wantsLink(name))) // if it was the last
 	return nil
 }
 

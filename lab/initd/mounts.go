@@ -19,7 +19,7 @@ var covered = []string{"etc", "var", "opt", "root", "usr/local", "srv"}
 // plain are directories that are empty in a new node: those where programs put
 // file systems of their own, which cannot lie on an overlay, and that of the
 // units, lest a node starts what the machine does.
-var plain = []string{"/etc/systemd/system", "/var/lib/containerd", "/var/lib/kubelet", "/var/lib/etcd", "/var/lib/docker"}
+var plain = []string{"/etc/systemd/system", "/var/lib/containerd", "/var/lib/kubelet", "/var/lib/docker"}
 
 // mountAll makes the node's file system. It runs in a mount namespace of its own.
 func (c *Config) mountAll() error {
