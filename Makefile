@@ -10,7 +10,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # What this project's CI machine must be able to do: a test that would skip for
 # one of these fails there instead.
-CI_REQUIRE := root,vxlan,tun,bpf,iptables,tshark,bird,ping,curl,iperf3,chromium,nft,conntrack,iptables-legacy,iptables-nft,flanneld
+CI_REQUIRE := root,vxlan,tun,bpf,iptables,tshark,bird,ping,curl,iperf3,openssl,chromium,nft,conntrack,iptables-legacy,iptables-nft,flanneld
 
 .PHONY: all deps build demo test test-unit test-root bench bench-peers components lint generate clean
 

@@ -8,7 +8,7 @@ sudo=""
 
 # command:package
 need="ip:iproute2 iptables-legacy:iptables nft:nftables ping:iputils-ping tcpdump:tcpdump tshark:tshark
-bird:bird2 curl:curl iperf3:iperf3 tc:iproute2 sysctl:procps git:git chromium:chromium
+bird:bird2 curl:curl iperf3:iperf3 openssl:openssl tc:iproute2 sysctl:procps git:git chromium:chromium
 conntrack:conntrack gcc:gcc"
 missing=""
 for pair in $need; do

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+
+	"slipway/internal/testnet"
 )
 
 var start = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
@@ -50,10 +52,8 @@ func ensure(t *testing.T, s *Store, c Cluster) map[string]string {
 }
 
 func TestOpenSSLAcceptsEveryCertificate(t *testing.T) {
-	openssl, err := exec.LookPath("openssl")
-	if err != nil {
-		t.Skip("there is no openssl here")
-	}
+	testnet.Need(t, testnet.OpenSSL)
+	const openssl = "openssl"
 	for _, a := range []Algorithm{ECDSA, RSA} {
 		s := store(t, a, time.Now())
 		ensure(t, s, cluster())
@@ -237,10 +237,8 @@ func TestAuthorityIsNeverReplaced(t *testing.T) {
 }
 
 func TestAuthorityOfOpenSSL(t *testing.T) {
-	openssl, err := exec.LookPath("openssl")
-	if err != nil {
-		t.Skip("there is no openssl here")
-	}
+	testnet.Need(t, testnet.OpenSSL)
+	const openssl = "openssl"
 	s := store(t, RSA, time.Now())
 	// PKCS#8, as openssl writes keys.
 	out, err := exec.Command(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=corporate", "-days", "2", "-keyout", s.path("ca.key"), "-out", s.path("ca.crt")).CombinedOutput()

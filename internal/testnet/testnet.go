@@ -42,6 +42,7 @@ const (
 	NFT        Capability = "nft"
 	Conntrack  Capability = "conntrack"
 	IPerf3     Capability = "iperf3"
+	OpenSSL    Capability = "openssl"
 	Flanneld   Capability = "flanneld"   // can be built, and started: Go, a C compiler, nft, br_netfilter
 	KubeProxy  Capability = "kube-proxy" // upstream's own, built; see [Lacks]
 )
