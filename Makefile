@@ -10,29 +10,52 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # What this project's CI machine must be able to do: a test that would skip for
 # one of these fails there instead.
-CI_REQUIRE := root,vxlan,tun,bpf,iptables,tshark,bird,ping,curl,iperf3,openssl,chromium,nft,conntrack,iptables-legacy,iptables-nft,flanneld
+CI_REQUIRE := root,vxlan,tun,bpf,iptables,tshark,bird,ping,curl,iperf3,openssl,chromium,playwright,nft,conntrack,iptables-legacy,iptables-nft,flanneld,nginx,haproxy,keepalived,kube-proxy,kubernetes,containerd,conformance,cgroups,sshd,nspawn
 
-.PHONY: all deps build demo test test-unit test-root bench bench-peers components lint generate clean
+.PHONY: all deps deps-labs deps-components build demo test test-unit test-root test-day-two test-vms ui ui-deps bench bench-peers components components-all conformance lint generate clean
 
 all: build
 
-deps: ## install the Debian packages and the Go toolchain
-	hack/deps.sh
+deps: ## install the Debian packages for everything, tests too, and the Go toolchain
+	hack/deps.sh tests
 
-build: deps ## build bin/slipway
+deps-labs: ## only what building and labs need
+	hack/deps.sh labs
+
+deps-components: ## what real components need, too
+	hack/deps.sh components
+
+build: deps-labs ## build bin/slipway
 	$(GO) build -trimpath -ldflags '-s -w -X main.release=$(VERSION)' -o bin/slipway ./cmd/slipway
 
 demo: build ## run the main job: five modes, traced and measured
 	$(SUDO) bin/slipway demo
 
-test: deps ## every test; those that need root run as root
-	$(SUDO) env PATH="$$PATH" HOME="$$HOME" LAB_REQUIRE="$(if $(CI),$(CI_REQUIRE),$(LAB_REQUIRE))" $(GO) test -count=1 -timeout 25m ./...
+# Begun first: last, it would run alone for seven minutes.
+LONGEST := ./lab/scenario
 
-test-unit: deps ## the tests that need no privilege, in seconds
+test: deps ui-deps $(if $(CI),components-all) ## every test; those that need root run as root
+	$(SUDO) env PATH="$$PATH" HOME="$$HOME" LAB_REQUIRE="$(if $(CI),$(CI_REQUIRE),$(LAB_REQUIRE))" $(GO) test -count=1 -p 3 -timeout 25m $(LONGEST) ./...
+
+ui-deps: ## what tests the page, into ui/e2e/node_modules
+	@[ ui/e2e/node_modules/.package-lock.json -nt ui/e2e/package-lock.json ] || npm ci --prefix ui/e2e --no-audit --no-fund --ignore-scripts
+
+ui: ## build the page into lab/ui/dist, which is committed (needs Node.js 20.19 or newer)
+	npm install --prefix ui --no-audit --no-fund --ignore-scripts
+	npm run --prefix ui build
+
+test-unit: deps-labs ## the tests that need no privilege, in seconds
 	$(GO) test -count=1 -short ./topology/... ./datapath ./datapath/flannel ./datapath/calico ./datapath/kubeproxy ./lab/traceview ./internal/archtest ./lab/journal
 
 test-root: deps ## the tests on the real kernel only
 	$(SUDO) env PATH="$$PATH" HOME="$$HOME" LAB_REQUIRE="$(CI_REQUIRE)" $(GO) test -count=1 -timeout 25m ./datapath/... ./lab/... ./cmd/... ./e2e/...
+
+test-day-two: deps components ## installation and all of day two over SSH, on machines that share the kernel
+	$(SUDO) env PATH="$$PATH" HOME="$$HOME" SLIPWAY_TEST_DAY_TWO=all LAB_REQUIRE="root,nspawn,kubernetes" $(GO) test -count=1 -timeout 60m -v -run '^(TestInstall|TestBalancersBySSH)$$' ./e2e/hosts
+
+test-vms: deps ## machines with a stock kernel of their own, by QEMU; takes the better part of an hour where KVM is missing
+	hack/deps-vms.sh
+	$(SUDO) env PATH="$$PATH" HOME="$$HOME" LAB_REQUIRE="root,tun,vms" $(GO) test -count=1 -timeout 3h -v ./e2e/vms
 
 bench: build ## scale and speed with the machine's facts; takes about fifteen minutes
 	$(SUDO) bin/slipway bench scale --big
@@ -41,8 +64,14 @@ bench-peers: build ## others' programs beside ours: builds them first
 	hack/deps-peers.sh
 	$(SUDO) env PATH="$$PATH" HOME="$$HOME" SLIPWAY_GO="$(GO)" bin/slipway bench peers
 
-components: build ## build the upstream programs that labs can run, into the cache
-	SLIPWAY_GO="$(GO)" bin/slipway components build
+components: deps-components build ## build the programs that labs with real components run, into the cache
+	$(SUDO) env PATH="$$PATH" HOME="$$HOME" SLIPWAY_GO="$(GO)" bin/slipway components build
+
+components-all: deps-components build ## those and what only tests run
+	$(SUDO) env PATH="$$PATH" HOME="$$HOME" SLIPWAY_GO="$(GO)" bin/slipway components build --all
+
+conformance: build ## Kubernetes' own network tests against full labs, in four modes
+	hack/conformance.sh all
 
 lint: deps ## few linters, all enforced
 	hack/lint.sh

@@ -72,8 +72,8 @@ func TestBird(t *testing.T) {
 			t.Errorf("ping bird's machine → %s (%s): %v\n%s", pod.name, pod.node, err, out)
 		}
 	}
-	if s := slipway(t, "status", "-L", l.name); s.code != 0 {
-		t.Errorf("%s with bird as a peer: exit code %d, want 0\n%s%s", s.argv, s.code, s.out, s.err)
+	if s := slipway(t, "status", "-L", l.name); s.Code != 0 {
+		t.Errorf("%s with bird as a peer: exit code %d, want 0\n%s%s", s.Argv, s.Code, s.Out, s.Err)
 	}
 }
 

@@ -320,8 +320,8 @@ func captureMistakes(t *testing.T, l *testLab) {
 		{[]string{"client", "-w", "/nowhere/x.pcapng"}, "no such file"},
 	} {
 		s := slipway(t, append([]string{"capture", "-L", l.name}, c.args...)...)
-		if s.code != 2 || !strings.Contains(s.err, c.want) {
-			t.Errorf("%s: exit code %d, want 2; stderr %q, want %q", s.argv, s.code, s.err, c.want)
+		if s.Code != 2 || !strings.Contains(s.Err, c.want) {
+			t.Errorf("%s: exit code %d, want 2; stderr %q, want %q", s.Argv, s.Code, s.Err, c.want)
 		}
 	}
 }

@@ -78,8 +78,8 @@ func (l *testLab) slipway(command string, args ...string) string {
 func (l *testLab) down() {
 	l.close()
 	s := slipway(l.t, "down", l.name)
-	if s.code != 0 && !l.t.Failed() {
-		l.t.Errorf("%s: exit code %d: %s", s.argv, s.code, s.err)
+	if s.Code != 0 && !l.t.Failed() {
+		l.t.Errorf("%s: exit code %d: %s", s.Argv, s.Code, s.Err)
 	}
 	left, err := netns.Names("slipway-" + l.name + "-")
 	if err != nil || len(left) > 0 {

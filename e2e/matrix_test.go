@@ -194,10 +194,10 @@ func nameCells(t *testing.T, l *testLab) {
 	} {
 		s := slipway(t, "exec", "-L", l.name, "client", "--", "curl", "-sS", "-m", "20", url)
 		ok := slices.ContainsFunc(want, func(p *place) bool {
-			return strings.Contains(s.out, "pod:       "+p.name+"\n") && strings.Contains(s.out, "source:    "+l.at("client").addr.String()+":")
+			return strings.Contains(s.Out, "pod:       "+p.name+"\n") && strings.Contains(s.Out, "source:    "+l.at("client").addr.String()+":")
 		})
-		if s.code != 0 || !ok {
-			t.Errorf("%s: exit code %d, want an answer of %s that saw the client's address\n%s%s", s.argv, s.code, names(want), s.out, s.err)
+		if s.Code != 0 || !ok {
+			t.Errorf("%s: exit code %d, want an answer of %s that saw the client's address\n%s%s", s.Argv, s.Code, names(want), s.Out, s.Err)
 		}
 	}
 }

@@ -59,8 +59,8 @@ func TestSwitchModes(t *testing.T) {
 			for _, n := range l.nodes() {
 				checkTraces(t, l, n, mode)
 			}
-			if s := slipway(t, "status", "-L", l.name); s.code != 0 {
-				t.Errorf("%s in %s: exit code %d, want 0\n%s%s", s.argv, mode, s.code, s.out, s.err)
+			if s := slipway(t, "status", "-L", l.name); s.Code != 0 {
+				t.Errorf("%s in %s: exit code %d, want 0\n%s%s", s.Argv, mode, s.Code, s.Out, s.Err)
 			}
 		})
 	}

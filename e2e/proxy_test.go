@@ -145,8 +145,8 @@ func proxyWrongNFT(t *testing.T, l *testLab) {
 	if out := must(t, "proxy", "show", "web", "-L", l.name); !strings.Contains(out, "Different on node01") {
 		t.Errorf("show does not see that node01 differs:\n%s", out)
 	}
-	if s := slipway(t, "status", "-L", l.name); s.code == 0 || !strings.Contains(s.out, "nft replace rule ip kube-proxy "+chain) {
-		t.Errorf("status does not see the replaced rule: exit code %d\n%s%s", s.code, s.out, s.err)
+	if s := slipway(t, "status", "-L", l.name); s.Code == 0 || !strings.Contains(s.Out, "nft replace rule ip kube-proxy "+chain) {
+		t.Errorf("status does not see the replaced rule: exit code %d\n%s%s", s.Code, s.Out, s.Err)
 	}
 	replace(fmt.Sprintf("0 : %s . 8080 , 1 : %s . 80 , 2 : %s . 80 , 3 : %s . 80", a, a, a, b))
 	if r, _ = checkService(t, l, "web", "--from", "client", "--count", "100"); r.OK || !strings.Contains(strings.Join(r.Findings, "\n"), "is no endpoint of the service") {
@@ -159,11 +159,11 @@ func checkService(t *testing.T, l *testLab, args ...string) (services.Result, sa
 	t.Helper()
 	s := slipway(t, append([]string{"proxy", "check", "-L", l.name, "-o", "json"}, args...)...)
 	var r services.Result
-	if err := json.Unmarshal([]byte(s.out), &r); err != nil {
-		t.Fatalf("%s: %v\nstdout: %s\nstderr: %s", s.argv, err, s.out, s.err)
+	if err := json.Unmarshal([]byte(s.Out), &r); err != nil {
+		t.Fatalf("%s: %v\nstdout: %s\nstderr: %s", s.Argv, err, s.Out, s.Err)
 	}
-	if (s.code == 0) != r.OK || s.code > 1 {
-		t.Errorf("%s: exit code %d, but ok is %v", s.argv, s.code, r.OK)
+	if (s.Code == 0) != r.OK || s.Code > 1 {
+		t.Errorf("%s: exit code %d, but ok is %v", s.Argv, s.Code, r.OK)
 	}
 	return r, s
 }
@@ -339,8 +339,8 @@ func proxyNames(t *testing.T, l *testLab) {
 		{[]string{"show", "web", "--node", "external"}, 2, "no such node"},
 	} {
 		s := slipway(t, append([]string{"proxy", "-L", l.name}, c.args...)...)
-		if s.code != c.code || !strings.Contains(s.err, c.want) {
-			t.Errorf("%s: exit code %d, want %d; stderr %q, want %q", s.argv, s.code, c.code, s.err, c.want)
+		if s.Code != c.code || !strings.Contains(s.Err, c.want) {
+			t.Errorf("%s: exit code %d, want %d; stderr %q, want %q", s.Argv, s.Code, c.code, s.Err, c.want)
 		}
 	}
 }

@@ -295,7 +295,7 @@ func (k *keptOpen) ask() (a echo.Answer, err error) {
 
 func wantHealthy(t *testing.T, l *testLab) {
 	t.Helper()
-	if s := slipway(t, "status", "-L", l.name); s.code != 0 {
-		t.Errorf("%s: exit code %d, want 0\n%s%s", s.argv, s.code, s.out, s.err)
+	if s := slipway(t, "status", "-L", l.name); s.Code != 0 {
+		t.Errorf("%s: exit code %d, want 0\n%s%s", s.Argv, s.Code, s.Out, s.Err)
 	}
 }

@@ -123,7 +123,7 @@ func mendsItself(t *testing.T, l *testLab, node string) {
 	})
 	eventually(t, "a healthy lab", func() (bool, string) {
 		s := slipway(t, "status", "-L", l.name)
-		return s.code == 0 && strings.Contains(s.out, node+"       was started again"), s.out
+		return s.Code == 0 && strings.Contains(s.Out, node+"       was started again"), s.Out
 	})
 	pings(t, l.pods(), l.pods())
 }
@@ -132,8 +132,8 @@ func repair(t *testing.T, l *testLab, x sabotage) {
 	defer l.in(t)()
 	x.do(t, l)
 	s := slipway(t, "status", "-L", l.name)
-	if s.code != 1 || !strings.Contains(s.out, x.says) {
-		t.Errorf("%s: after %q: exit code %d, want 1 and something of %q\n%s%s", s.argv, x.name, s.code, x.says, s.out, s.err)
+	if s.Code != 1 || !strings.Contains(s.Out, x.says) {
+		t.Errorf("%s: after %q: exit code %d, want 1 and something of %q\n%s%s", s.Argv, x.name, s.Code, x.says, s.Out, s.Err)
 	}
 	l.slipway("up")
 	l.read()

@@ -1,21 +1,38 @@
 #!/usr/bin/env bash
-# Installs what building and testing needs on Debian and Ubuntu. Does nothing,
-# in a few milliseconds, when everything is there.
+# deps.sh [labs|components|tests] installs what is needed on Debian and Ubuntu:
+# to build, and for labs with everything that lessons use; also for building and
+# running real components; also for all tests. Does nothing, in a few
+# milliseconds, when everything is there.
 set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 sudo=""
 [ "$(id -u)" = 0 ] || sudo=sudo
+for_what=${1:-labs}
 
 # command:package
-need="ip:iproute2 iptables-legacy:iptables nft:nftables ping:iputils-ping tcpdump:tcpdump tshark:tshark
-bird:bird2 curl:curl iperf3:iperf3 openssl:openssl tc:iproute2 sysctl:procps git:git chromium:chromium
-conntrack:conntrack gcc:gcc"
+labs="ip:iproute2 tc:iproute2 iptables-legacy:iptables nft:nftables ping:iputils-ping tcpdump:tcpdump curl:curl
+conntrack:conntrack dig:bind9-dnsutils ethtool:ethtool sysctl:procps git:git sudo:sudo"
+# flanneld's udp backend is C, and gcc without the headers compiles nothing. runc is
+# linked with libseccomp, so that it runs on nodes that have no such library.
+components="gcc:gcc /usr/include/stdio.h:libc6-dev /usr/include/seccomp.h:libseccomp-dev pkg-config:pkg-config
+haproxy:haproxy nginx:nginx /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream keepalived:keepalived
+ipset:ipset openssl:openssl busybox:busybox-static nc.openbsd:netcat-openbsd"
+tests="tshark:tshark bird:bird2 iperf3:iperf3 chromium:chromium node:nodejs npm:npm sshd:openssh-server
+systemd-nspawn:systemd-container mmdebstrap:mmdebstrap"
+case $for_what in
+labs) need=$labs ;;
+components) need="$labs $components" ;;
+tests) need="$labs $components $tests" ;;
+*) echo "deps: no such group: $for_what" >&2; exit 2 ;;
+esac
 missing=""
 for pair in $need; do
-	command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] || missing="$missing ${pair##*:}"
+	case $pair in
+	/*) [ -e "${pair%%:*}" ] ;;
+	*) command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] ;;
+	esac && continue
+	case " $missing " in *" ${pair##*:} "*) ;; *) missing="$missing ${pair##*:}" ;; esac
 done
-# flanneld's udp backend is C. gcc without the headers compiles nothing.
-[ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 go=$("$top/hack/go-path.sh")
 if ! "$go" version >/dev/null 2>&1; then
 	missing="$missing golang-go"

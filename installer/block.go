@@ -1,6 +1,9 @@
 package installer
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Block is a part of a file that others write to as well, between two marks.
 type Block struct {
@@ -24,6 +27,20 @@ func (b Block) Probe() string {
 
 // Want is the content's.
 func (b Block) Want() string { return sum([]byte(b.Content)) }
+
+// Of is what a file has of the block.
+func (b Block) Of(file []byte) []byte {
+	begin, end := b.marks()
+	_, rest, found := strings.Cut("\n"+string(file), "\n"+begin+"\n")
+	if !found {
+		return nil
+	}
+	inside, _, _ := strings.Cut("\n"+rest, "\n"+end+"\n")
+	if inside == "" {
+		return []byte{}
+	}
+	return []byte(inside[1:] + "\n")
+}
 
 // without prints the file without the block.
 func (b Block) without() string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,7 +17,8 @@ type Engine struct {
 	// Tell is called for each item, from one goroutine at a time; it may be nil.
 	Tell func(Event)
 
-	mu sync.Mutex
+	mu     sync.Mutex
+	stores sync.Map // hosts that are known to have one
 }
 
 // Event is what became of an item.
@@ -26,13 +28,6 @@ type Event struct {
 	Before, Want      string        `json:",omitempty"`
 	Changed           bool          // it was not as wanted, and now is
 	Took              time.Duration // of the step on this host, where Item is empty
-}
-
-// Difference is an item that is not as it should be.
-type Difference struct {
-	Phase, Step, Host string
-	Item              Item
-	Before            string
 }
 
 // StepError says where an installation stopped.
@@ -50,9 +45,10 @@ func (e *StepError) Error() string {
 		s += ": " + e.Item
 	}
 	if e.Err != nil {
-		return s + ": " + e.Err.Error()
+		s += ": " + e.Err.Error()
+	} else {
+		s += fmt.Sprintf(": exit code %d", e.Code)
 	}
-	s += fmt.Sprintf(": exit code %d", e.Code)
 	if t := strings.TrimSpace(e.Stderr); t != "" {
 		s += "\n  " + strings.ReplaceAll(t, "\n", "\n  ")
 	}
@@ -61,35 +57,6 @@ func (e *StepError) Error() string {
 
 // Unwrap returns the cause.
 func (e *StepError) Unwrap() error { return e.Err }
-
-// Differences compares hosts with the plan and changes nothing.
-func (e *Engine) Differences(ctx context.Context, p Plan) ([]Difference, error) {
-	var out []Difference
-	for _, ph := range p.Phases {
-		for _, st := range ph.Steps {
-			found := make([][]Difference, len(st.Work))
-			err := e.each(st, func(i int, w Work, h Host) error {
-				before, err := probe(ctx, h, w.Items)
-				if err != nil {
-					return &StepError{Phase: ph.ID, Step: st.Name, Host: w.Host, Err: err}
-				}
-				for k, it := range w.Items {
-					if before[k] != it.Want() {
-						found[i] = append(found[i], Difference{ph.ID, st.Name, w.Host, it, before[k]})
-					}
-				}
-				return nil
-			})
-			if err != nil {
-				return out, err
-			}
-			for _, f := range found {
-				out = append(out, f...)
-			}
-		}
-	}
-	return out, nil
-}
 
 // Apply goes through the plan and changes what differs. It stops after the first
 // step that failed on any host, once all hosts are done with it.
@@ -131,47 +98,111 @@ func (e *Engine) each(st Step, f func(i int, w Work, h Host) error) error {
 	return errors.Join(errs...)
 }
 
-// work brings one host's items about: look, change what differs, look again.
+// maxRounds bounds how often a host's items are looked at in one step.
+const maxRounds = 3
+
+// work brings one host's items about: look, change what differs, look again. What
+// was as wanted and no longer is, as a service whose files have changed, is
+// changed then.
 func (e *Engine) work(ctx context.Context, ph Phase, st Step, w Work, h Host) error {
-	fail := func(err error) error { return &StepError{Phase: ph.ID, Step: st.Name, Host: w.Host, Err: err} }
 	before, err := probe(ctx, h, w.Items)
 	if err != nil {
-		return fail(err)
+		return &StepError{Phase: ph.ID, Step: st.Name, Host: w.Host, Err: err}
 	}
-	var open []Item
-	var was []string
-	for i, it := range w.Items {
-		if before[i] == it.Want() {
-			e.tell(Event{Phase: ph.ID, Step: st.Name, Host: w.Host, Item: it.ID(), Before: before[i], Want: it.Want()})
-			continue
+	changed := map[int]bool{}
+	for n := 0; ; n++ {
+		var open []int
+		for i, it := range w.Items {
+			if before[i] != it.Want() {
+				open = append(open, i)
+			}
 		}
-		open, was = append(open, it), append(was, before[i])
+		if len(open) == 0 {
+			break
+		}
+		if it := w.Items[open[0]]; n == maxRounds {
+			return &StepError{Phase: ph.ID, Step: st.Name, Host: w.Host, Item: it.ID(), Err: fmt.Errorf("it is %q and not %q whenever the others are as wanted", before[open[0]], it.Want())}
+		}
+		if before, err = e.round(ctx, ph, st, w, h, open, before); err != nil {
+			return err
+		}
+		for _, i := range open {
+			changed[i] = before[i] == w.Items[i].Want()
+		}
 	}
-	if len(open) == 0 {
-		return nil
+	for i, it := range w.Items {
+		if !changed[i] {
+			e.tell(Event{Phase: ph.ID, Step: st.Name, Host: w.Host, Item: it.ID(), Before: before[i], Want: it.Want()})
+		}
 	}
-	if err := storeBlobs(ctx, h, open); err != nil {
-		return fail(err)
+	return nil
+}
+
+// settleTries is how often changed items are looked at, settleEvery how long there
+// is between.
+const (
+	settleTries = 4
+	settleEvery = 500 * time.Millisecond
+)
+
+// settled looks at items once those that were changed are as wanted, or do not
+// become so: others may still be at work on what was changed, as an API's
+// controllers are on objects that were just applied.
+func settled(ctx context.Context, h Host, items []Item, changed []int) ([]string, error) {
+	for n := 1; ; n++ {
+		states, err := probe(ctx, h, items)
+		if err != nil || n == settleTries || !slices.ContainsFunc(changed, func(i int) bool { return states[i] != items[i].Want() }) {
+			return states, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(settleEvery):
+		}
 	}
-	if err := change(ctx, h, open, was); err != nil {
+}
+
+// round changes some of a host's items, and looks at all of them again.
+func (e *Engine) round(ctx context.Context, ph Phase, st Step, w Work, h Host, open []int, before []string) (after []string, err error) {
+	fail := func(err error) error {
 		var s *StepError
 		if errors.As(err, &s) {
 			s.Phase, s.Step = ph.ID, st.Name
 			return s
 		}
-		return fail(err)
+		return &StepError{Phase: ph.ID, Step: st.Name, Host: w.Host, Err: err}
 	}
-	after, err := probe(ctx, h, open)
-	if err != nil {
-		return fail(err)
+	var items []Item
+	var was []string
+	for _, i := range open {
+		items, was = append(items, w.Items[i]), append(was, before[i])
 	}
-	for i, it := range open {
-		if after[i] != it.Want() {
-			return &StepError{Phase: ph.ID, Step: st.Name, Host: w.Host, Item: it.ID(), Err: fmt.Errorf("it was changed and is %q still, not %q", after[i], it.Want())}
+	if err := refuse(ctx, h, items); err != nil {
+		return nil, fail(err)
+	}
+	if err := e.storeBlobs(ctx, h, items); err != nil {
+		return nil, fail(err)
+	}
+	if err := change(ctx, h, items, was); err != nil {
+		return nil, fail(err)
+	}
+	if after, err = settled(ctx, h, w.Items, open); err != nil {
+		return nil, fail(err)
+	}
+	for _, i := range open {
+		it := w.Items[i]
+		if _, waits := it.(Wait); waits && after[i] != it.Want() {
+			continue // it had come about, and may again
 		}
-		e.tell(Event{Phase: ph.ID, Step: st.Name, Host: w.Host, Item: it.ID(), Before: was[i], Want: it.Want(), Changed: true})
+		if after[i] != it.Want() {
+			return nil, &StepError{
+				Phase: ph.ID, Step: st.Name, Host: w.Host, Item: it.ID(), Stderr: said(ctx, h, it),
+				Err: fmt.Errorf("it was changed and is %q still, not %q", after[i], it.Want()),
+			}
+		}
+		e.tell(Event{Phase: ph.ID, Step: st.Name, Host: w.Host, Item: it.ID(), Before: before[i], Want: it.Want(), Changed: true})
 	}
-	return nil
+	return after, nil
 }
 
 func (e *Engine) tell(ev Event) {
@@ -182,11 +213,14 @@ func (e *Engine) tell(ev Event) {
 	}
 }
 
-func storeBlobs(ctx context.Context, h Host, items []Item) error {
+func (e *Engine) storeBlobs(ctx context.Context, h Host, items []Item) error {
 	for _, it := range items {
 		c, ok := it.(Carrier)
-		if !ok {
+		if !ok || len(c.Blobs()) == 0 {
 			continue
+		}
+		if err := e.openStore(ctx, h); err != nil {
+			return fmt.Errorf("make %s: %w", StoreDir, err)
 		}
 		for _, b := range c.Blobs() {
 			if err := h.Store(ctx, b); err != nil {
@@ -195,6 +229,22 @@ func storeBlobs(ctx context.Context, h Host, items []Item) error {
 		}
 	}
 	return nil
+}
+
+// openStore makes a host's store, once, so that it goes with what is undone last.
+func (e *Engine) openStore(ctx context.Context, h Host) error {
+	if _, known := e.stores.Load(h.Name()); known {
+		return nil
+	}
+	store := []Item{Directory{Path: StoreDir, Mode: 0o755, Data: true}}
+	before, err := probe(ctx, h, store)
+	if err == nil && before[0] == absent {
+		err = change(ctx, h, store, before)
+	}
+	if err == nil {
+		e.stores.Store(h.Name(), true)
+	}
+	return err
 }
 
 // shell runs a script.
@@ -227,6 +277,42 @@ func probe(ctx context.Context, h Host, items []Item) ([]string, error) {
 		out[i] = state
 	}
 	return out, nil
+}
+
+// said is what an item has to say of itself, a unit its log; empty if nothing.
+func said(ctx context.Context, h Host, it Item) string {
+	s, ok := it.(Speaker)
+	if !ok {
+		return ""
+	}
+	r, err := shell(ctx, h, s.Words())
+	if err != nil {
+		return ""
+	}
+	return string(r.Stdout)
+}
+
+// refuse ends a step of which requirements are not met, with all of them and
+// without a trace on the host.
+func refuse(ctx context.Context, h Host, open []Item) error {
+	var script strings.Builder
+	script.WriteString(prelude)
+	var ids []string
+	for _, it := range open {
+		if r, ok := it.(Require); ok {
+			ids = append(ids, r.ID())
+			fmt.Fprintf(&script, "( %s\n) || code=$?\n", r.Change())
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	script.WriteString("exit $code\n")
+	r, err := shell(ctx, h, script.String())
+	if err != nil {
+		return err
+	}
+	return &StepError{Host: h.Name(), Item: strings.Join(ids, ", "), Code: r.Code, Stderr: string(r.Stderr)}
 }
 
 // change runs the items' changes in order.

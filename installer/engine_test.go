@@ -220,9 +220,13 @@ func TestChangeThatDoesNotHelp(t *testing.T) {
 
 func TestRequirement(t *testing.T) {
 	h := newSandbox(t, "node01")
-	_, err := apply(t, h, planOf("node01", Require{Name: "ground", Check: "true"}, Require{Name: "moon", Check: "test -e /moon", Hint: "fetch the moon"}))
-	if err == nil || err.Error() != "node01: 01-base, test: requirement moon: exit code 1\n  fetch the moon" {
+	_, err := apply(t, h, planOf("node01", File{Path: "/etc/first", Mode: 0o644}, Require{Name: "ground", Check: "true"},
+		Require{Name: "moon", Check: "test -e /moon", Hint: "fetch the moon"}, Require{Name: "sun", Check: "false", Why: "echo it is night; exit 1", Hint: "wait for $day"}))
+	if err == nil || err.Error() != "node01: 01-base, test: requirement moon, requirement sun: exit code 1\n  fetch the moon\n  it is night\n  wait for $day" {
 		t.Error(err)
+	}
+	if got := h.sh(t, "ls -d /etc/first /var/lib/slipway 2>/dev/null || true"); got != "" {
+		t.Errorf("there is a trace of it: %s", got)
 	}
 }
 
@@ -280,5 +284,18 @@ func TestHostsOfAStepAreIndependent(t *testing.T) {
 	}
 	if got := b.sh(t, "cat /etc/good"); got != "x" {
 		t.Errorf("b was not finished: %q", got)
+	}
+}
+
+// stubborn is never as wanted, and says why.
+type stubborn struct{ Action }
+
+func (stubborn) Words() string { return "echo I would prefer not to" }
+
+func TestItemsSayWhyTheyAreNotAsWanted(t *testing.T) {
+	h := newSandbox(t, "node01")
+	_, err := apply(t, h, planOf("node01", stubborn{Action{Name: "copy", Check: "false", Do: ":"}}))
+	if err == nil || err.Error() != "node01: 01-base, test: action copy: it was changed and is \"open\" still, not \"done\"\n  I would prefer not to" {
+		t.Error(err)
 	}
 }

@@ -49,8 +49,8 @@ func owner(o string) string {
 const absent = "absent"
 
 func undoPath(id, path, before string) string {
-	if before == absent {
-		return "rm -f " + quote(path)
+	if before == absent { // with what a crash may have left of it
+		return "rm -f " + quote(path) + " " + quote(path+".part")
 	}
 	return fmt.Sprintf("put_back %s %s", tag(id), quote(path))
 }

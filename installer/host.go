@@ -1,6 +1,13 @@
 package installer
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"slipway/internal/digest"
+)
 
 // Command is a program to run on a host, as root, without a shell between.
 type Command struct {
@@ -25,6 +32,12 @@ type Host interface {
 	Store(ctx context.Context, b Blob) error
 }
 
+// Fetcher is a host that files can be brought from.
+type Fetcher interface {
+	// Fetch writes a file of the host to w.
+	Fetch(ctx context.Context, path string, w io.Writer) error
+}
+
 // Blob is a file that is too big to travel in a script: a program, an image.
 type Blob struct {
 	Sum  string // SHA-256 in hexadecimal
@@ -38,3 +51,13 @@ const StoreDir = "/opt/slipway/store"
 
 // StorePath is where a blob lies on a host.
 func StorePath(sum string) string { return StoreDir + "/" + sum }
+
+// Own is this very program, which runs on hosts as well.
+func Own() (Blob, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return Blob{}, fmt.Errorf("find own program: %w", err)
+	}
+	sum, size, err := digest.File(exe)
+	return Blob{Sum: sum, Size: size, Path: exe}, err
+}

@@ -24,3 +24,15 @@ type Shower interface {
 	// Path is the file, Content what it is to hold; secret content is not shown.
 	Shown() (path string, content []byte, secret bool)
 }
+
+// Commander is an item that is a command, which can be shown.
+type Commander interface {
+	// Command is what is run; a secret one is not shown.
+	Command() (script string, secret bool)
+}
+
+// Speaker is an item that can say why it is not as wanted.
+type Speaker interface {
+	// Words prints it.
+	Words() string
+}

@@ -17,6 +17,9 @@ var prelude string
 // quote makes one word of a shell's (POSIX.1-2017, XCU 2.2.2).
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
+// Quote makes one word of a shell's, whatever is in it.
+func Quote(s string) string { return quote(s) }
+
 // words quotes several.
 func words(argv []string) string {
 	var out []string

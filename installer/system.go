@@ -22,6 +22,9 @@ func (s Sysctl) Probe() string {
 // Want is the value.
 func (s Sysctl) Want() string { return s.Value }
 
+// Command is what an administrator would type.
+func (s Sysctl) Command() (string, bool) { return "sysctl -w " + s.Key + "=" + quote(s.Value), false }
+
 // Change sets it.
 func (s Sysctl) Change() string {
 	return fmt.Sprintf("if [ ! -e %[1]s ]; then echo 'this kernel has no setting %[2]s' >&2; exit 1; fi\nprintf '%%s\\n' %[3]s >%[1]s", s.path(), s.Key, quote(s.Value))
@@ -41,6 +44,8 @@ type Action struct {
 	Check string // exit code 0: done
 	Do    string
 	Back  string // undoes it; empty where there is nothing to undo
+	// Secret: what is done holds a secret, and is never shown.
+	Secret bool
 }
 
 // ID names the action.
@@ -57,6 +62,9 @@ func (a Action) Want() string { return "done" }
 // Change does it.
 func (a Action) Change() string { return a.Do }
 
+// Command is what is done.
+func (a Action) Command() (string, bool) { return a.Do, a.Secret }
+
 // Undo goes back, unless it was done before.
 func (a Action) Undo(before string) string {
 	if a.Back == "" || before == "done" {
@@ -70,6 +78,7 @@ type Wait struct {
 	Name  string // "the API server is ready"
 	Check string // exit code 0: it has come about; what it prints is why not
 	Until time.Duration
+	Unit  string // whose last words say more, if it has not; may be empty
 }
 
 // ID names the condition.
@@ -86,8 +95,12 @@ const waitEvery = "0.1"
 
 // Change waits.
 func (w Wait) Change() string {
-	return fmt.Sprintf("end=$(($(date +%%s) + %d))\nuntil said=$( ( %s\n) 2>&1 ); do\n\tif [ \"$(date +%%s)\" -ge \"$end\" ]; then printf 'not within %v: %%s\\n' \"$said\" >&2; exit 1; fi\n\tsleep %s\ndone",
-		max(1, int(w.Until.Seconds())), w.Check, w.Until, waitEvery)
+	words := ""
+	if w.Unit != "" {
+		words = Unit{Name: w.Unit}.Words() + " >&2 || true; "
+	}
+	return fmt.Sprintf("end=$(($(date +%%s) + %d))\nuntil said=$( ( %s\n) 2>&1 ); do\n\tif [ \"$(date +%%s)\" -ge \"$end\" ]; then printf 'not within %v: %%s\\n' \"$said\" >&2; %sexit 1; fi\n\tsleep %s\ndone",
+		max(1, int(w.Until.Seconds())), w.Check, w.Until, words, waitEvery)
 }
 
 // Undo has nothing to do.
@@ -97,6 +110,7 @@ func (w Wait) Undo(string) string { return ":" }
 type Require struct {
 	Name  string // "memory"
 	Check string // exit code 0: it is so
+	Why   string // prints what is in the way; may be empty
 	Hint  string // what to do if not
 }
 
@@ -109,8 +123,14 @@ func (r Require) Probe() string { return Action{Check: r.Check}.Probe() }
 // Want is that it is so.
 func (r Require) Want() string { return "done" }
 
-// Change fails with the hint.
-func (r Require) Change() string { return "echo " + quote(r.Hint) + " >&2\nexit 1" }
+// Change fails with the hint, after what is in the way.
+func (r Require) Change() string {
+	why := ""
+	if r.Why != "" {
+		why = fmt.Sprintf("( %s\n) >&2 || true\n", r.Why)
+	}
+	return why + "printf '%s\\n' " + quote(r.Hint) + " >&2\nexit 1"
+}
 
 // Undo has nothing to do.
 func (r Require) Undo(string) string { return ":" }

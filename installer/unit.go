@@ -36,11 +36,20 @@ func (u Unit) Probe() string {
 // Want is enabled, active and current.
 func (u Unit) Want() string { return sum(u.Text) + " enabled active current" }
 
-// Change writes the unit and starts it, or starts it again.
+// lastWords is how many lines of a service's log an error ends with.
+const lastWords = 10
+
+// Change writes the unit and starts it, or starts it again. One that does not
+// start is shown with what it said.
 func (u Unit) Change() string {
 	p := quote(unitDir + u.Name)
-	return fmt.Sprintf("keep %[1]s\n{ %[2]s} | put_file %[1]s 644 root:root\nsystemctl daemon-reload\nsystemctl enable %[3]s\nmkdir -p %[4]s\nwith=$(%[5]s)\nsystemctl restart %[3]s\nprintf '%%s\\n' \"$with\" >%[6]s",
-		p, literal(u.Text), quote(u.Name), quote(startedDir), u.inputs(), quote(startedDir+u.Name))
+	return fmt.Sprintf("keep %[1]s\n{ %[2]s} | put_file %[1]s 644 root:root\nsystemctl daemon-reload\nsystemctl enable %[3]s\nmkdir -p %[4]s\nwith=$(%[5]s)\nsystemctl restart %[3]s || { code=$?; %[7]s >&2 || true; exit $code; }\nprintf '%%s\\n' \"$with\" >%[6]s",
+		p, literal(u.Text), quote(u.Name), quote(startedDir), u.inputs(), quote(startedDir+u.Name), u.Words())
+}
+
+// Words prints the end of the unit's log.
+func (u Unit) Words() string {
+	return fmt.Sprintf("journalctl -u %s -n %d --no-pager", quote(u.Name), lastWords)
 }
 
 // Undo stops and removes a unit that was not there; another it starts again as

@@ -65,7 +65,7 @@ func openBox(ctx context.Context, lab string) (b *box, fresh bool, err error) {
 // sun_path, less its final zero).
 const maxSocketPath = 107
 
-// PathError says that the daemon's socket cannot have its path.
+// PathError says that the daemon's socket, or a node's, cannot have its path.
 type PathError struct{ Path string }
 
 // Error says what to do.
@@ -253,6 +253,9 @@ func (b *box) checkMark(p *place, name string) error {
 	if lo.Attrs().Alias == mark(b.lab, b.id) {
 		return nil
 	}
+	if lo.Attrs().Alias == "" && b.journal.Has(journal.Pin, name) {
+		return p.h.LinkSetAlias(lo, mark(b.lab, b.id))
+	}
 	links, err := p.h.LinkList()
 	if err != nil {
 		return err
@@ -268,6 +271,11 @@ func (b *box) deleteNamespace(name string) error {
 	b.forget(name)
 	if err := netns.Delete(name); err != nil {
 		return err
+	}
+	if b.journal.Has(journal.Pin, name) {
+		if err := b.journal.Undone(journal.Pin, name); err != nil {
+			return err
+		}
 	}
 	return b.journal.Undone(journal.NetNS, name)
 }

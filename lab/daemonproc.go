@@ -23,8 +23,13 @@ const (
 	SpeakerCommand = "bgp-speaker"
 )
 
-// startPatience is how long a new daemon may take to answer.
-const startPatience = 10 * time.Second
+// startPatience is how long a new daemon may take to answer, on a machine that
+// emulates each of its instructions too. One that ends is noticed at once.
+// It is asked every startLook, which leaves it a single CPU.
+const (
+	startPatience = time.Minute
+	startLook     = 10 * time.Millisecond
+)
 
 // applyDaemon starts the daemon if none answers and hands it the desired state.
 func (b *box) applyDaemon(ctx context.Context, exe string, d daemon.Desired) (datapath.Diff, error) {
@@ -58,7 +63,7 @@ func (b *box) startDaemon(ctx context.Context, exe string, c *daemon.Client) err
 	}
 	defer log.Close() //nolint:errcheck // the daemon has its own descriptor
 	cmd := exec.Command(exe, DaemonCommand, "--lab", b.lab)
-	cmd.Env = append(os.Environ(), procs.MarkEnv+"="+b.procMark(), StateDirEnv+"="+StateDir())
+	cmd.Env = append(os.Environ(), procs.MarkEnv+"="+b.procMark(), b.partMark(DaemonCommand), StateDirEnv+"="+StateDir())
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -68,7 +73,7 @@ func (b *box) startDaemon(ctx context.Context, exe string, c *daemon.Client) err
 	go func() { ended <- cmd.Wait() }()
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
-	err = waitFor(ctx, time.Millisecond, func() (bool, error) {
+	err = waitFor(ctx, startLook, func() (bool, error) {
 		select {
 		case err := <-ended:
 			return false, fmt.Errorf("it ended at once: %w; its log says: %s", err, lastLines(filesOf(b.lab).log()))
@@ -84,16 +89,21 @@ func (b *box) startDaemon(ctx context.Context, exe string, c *daemon.Client) err
 }
 
 // endStray ends what a daemon that does not answer has left: itself, if it
-// hangs, and speakers that have not yet noticed that it is gone.
+// hangs, and speakers that have not yet noticed that it is gone. Other processes
+// of the lab, as those of nodes with real components, need no daemon.
 func (b *box) endStray(ctx context.Context) error {
 	if !b.journal.Has(journal.Daemon, DaemonCommand) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
-	_, err := procs.EndMarked(ctx, b.procMark())
+	_, err := procs.EndWith(ctx, b.partMark(DaemonCommand))
 	return err
 }
+
+// partMark is what the environment of one part of the lab's processes has, beside
+// the lab's mark.
+func (b *box) partMark(part string) string { return procs.PartEnv + "=" + b.procMark() + "/" + part }
 
 // procMark is what the environment of the lab's own processes carries.
 func (b *box) procMark() string { return procMark(b.lab, b.id) }
@@ -111,6 +121,9 @@ func lastLines(path string) string {
 
 // waitConverged waits for BGP where the mode has it.
 func (b *box) waitConverged(ctx context.Context, p *plan, patience time.Duration) error {
+	if p.agents() {
+		return nil // the nodes' speakers are the agents', which come later
+	}
 	speakers := false
 	for _, c := range p.all() {
 		speakers = speakers || c.BGP != nil

@@ -65,6 +65,9 @@ func (b *box) down(ctx context.Context) (*DownResult, error) {
 	if res.Ended, err = b.endProcesses(ctx); err != nil {
 		return res, err
 	}
+	if err := b.removeCgroups(ctx); err != nil {
+		return res, err
+	}
 	if res.Holding, err = procs.Inside(inodes); err != nil {
 		return res, err
 	}
@@ -80,13 +83,17 @@ func (b *box) down(ctx context.Context) (*DownResult, error) {
 	return res, b.removeFiles(ctx)
 }
 
-// endProcesses asks the daemon to end, then ends whatever carries the mark.
+// endProcesses asks the nodes and the daemon to end, then ends whatever carries
+// the mark.
 func (b *box) endProcesses(ctx context.Context) ([]procs.Process, error) {
 	found, err := procs.Marked(b.procMark())
 	if err != nil {
 		return nil, err
 	}
 	marked := append([]procs.Process{}, found...) // an empty list in JSON, not null
+	if _, err := b.endNodes(ctx, nil); err != nil {
+		return marked, err
+	}
 	polite, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	// A daemon that does not answer is ended below like everything else.
@@ -150,6 +157,9 @@ func inodesOf(names []string) map[uint64]bool {
 // that a `down` that is cut off can be repeated.
 func (b *box) removeFiles(ctx context.Context) error {
 	f := filesOf(b.lab)
+	if err := checkNoMount(f.dir); err != nil {
+		return fmt.Errorf("remove files of lab %s: %w", b.lab, err)
+	}
 	entries, err := os.ReadDir(f.dir)
 	if err != nil {
 		return fmt.Errorf("remove files of lab %s: %w", b.lab, err)
@@ -172,4 +182,24 @@ func (b *box) removeFiles(ctx context.Context) error {
 		return fmt.Errorf("remove files of lab %s: %w", b.lab, err)
 	}
 	return releaseNetNSDir(ctx)
+}
+
+// checkNoMount refuses to remove a directory in which something is mounted, whose
+// files would go with it. The nodes' mounts are in namespaces of their own.
+func checkNoMount(dir string) error {
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return err
+	}
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(table)) {
+		// proc_pid_mountinfo(5): the fifth field is the mount point.
+		if f := strings.Fields(line); len(f) > 4 && (f[4] == real || strings.HasPrefix(f[4], real+"/")) {
+			return fmt.Errorf("something is mounted at %s: unmount it first", f[4])
+		}
+	}
+	return nil
 }

@@ -14,7 +14,13 @@ type machine struct {
 	legs    []topology.Interface
 	routes  []topology.UnderlayRoute
 	forward bool // a router forwards; nodes get their sysctls from the mode
+	// foreign are the addresses of all machines, on one whose own programs give it
+	// more addresses (keepalived): it keeps those, but for another machine's.
+	foreign map[netip.Addr]bool
 }
+
+// keeps reports whether an address that is not planned stays.
+func (m machine) keeps(a netip.Addr) bool { return m.foreign != nil && !m.foreign[a] }
 
 // machinesOf lists what the underlay has plugged in.
 func machinesOf(s *topology.Snapshot) ([]machine, error) {
@@ -22,9 +28,13 @@ func machinesOf(s *topology.Snapshot) ([]machine, error) {
 	for _, r := range s.Routers {
 		out = append(out, machine{name: r.Name, legs: r.Interfaces, routes: r.Routes, forward: true})
 	}
+	var used map[netip.Addr]bool
+	if s.Components.Real() {
+		used = usedAddresses(s)
+	}
 	for _, n := range s.Nodes {
 		routes := append(slices.Clone(n.Routes), defaultRoute(s, n.Interface))
-		out = append(out, machine{name: n.Name, legs: []topology.Interface{n.Interface}, routes: routes})
+		out = append(out, machine{name: n.Name, legs: []topology.Interface{n.Interface}, routes: routes, foreign: used})
 	}
 	ext, err := externalOf(s)
 	if err != nil {

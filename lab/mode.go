@@ -26,14 +26,15 @@ type ModeResult struct {
 const probePatience = 5 * time.Second
 
 // SwitchMode moves a running lab to another datapath mode while a client keeps
-// connecting to a service, and reads every node back afterwards.
-func SwitchMode(ctx context.Context, name string, mode topology.ModeName, p Progress) (res *ModeResult, err error) {
-	st, err := ReadState(name)
+// connecting to a service, and reads every node back afterwards. then, unless it
+// is nil, is what else there is to do before the service can answer again.
+func SwitchMode(ctx context.Context, name string, mode topology.ModeName, p Progress, then func() error) (res *ModeResult, err error) {
+	st, err := Settled(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	if st.Snapshot == nil || !st.Complete {
-		return nil, fmt.Errorf("lab %s is only partly up", name)
+		return nil, fmt.Errorf("lab %s is only partly up (`slipway up` repairs it)", name)
 	}
 	res = &ModeResult{From: st.Snapshot.Network.Mode, Leftovers: datapath.Diff{}}
 	probe, err := startProber(ctx, name, st.Snapshot)
@@ -52,6 +53,9 @@ func SwitchMode(ctx context.Context, name string, mode topology.ModeName, p Prog
 		cancel()
 	}
 	res.Result, err = Change(ctx, name, p, func(st *State) error { return setMode(st, mode) })
+	if err == nil && then != nil {
+		err = then()
+	}
 	if probe != nil {
 		wait, cancel := context.WithTimeout(ctx, probePatience)
 		_ = probe.waitSuccess(wait, time.Now()) // see above
@@ -76,20 +80,42 @@ func setMode(st *State, mode topology.ModeName) error {
 	return nil
 }
 
-// auditLab compares every node's kernel with the lab's plan.
+// settlePatience is how long agents in the nodes may take to follow a change.
+const settlePatience = 20 * time.Second
+
+// auditLab compares every node's kernel with the lab's plan. Agents, and the pods
+// that kubelets plug in again, are waited for a while.
 func auditLab(ctx context.Context, name string) (diff datapath.Diff, err error) {
+	wait, cancel := context.WithTimeout(ctx, settlePatience)
+	defer cancel()
+	for {
+		diff, agents, err := auditOnce(ctx, name)
+		if err != nil || !agents || len(diff) == 0 {
+			return diff, err
+		}
+		select {
+		case <-wait.Done():
+			return diff, ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// auditOnce reports too whether agents program the lab's nodes.
+func auditOnce(ctx context.Context, name string) (diff datapath.Diff, agents bool, err error) {
 	st, err := ReadState(name)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	b, err := openExisting(ctx, name)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
 	p, err := makePlan(st.Snapshot)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return b.audit(ctx, p.all())
+	diff, err = b.audit(ctx, p.every())
+	return diff, p.agents(), err
 }

@@ -97,6 +97,22 @@ func (f files) id() string                 { return filepath.Join(f.dir, "id") }
 func (f files) cniCache() string           { return filepath.Join(f.dir, "cni") }
 func (f files) xtables(node string) string { return filepath.Join(f.dir, "xtables-"+node) }
 func (f files) rules(node string) string   { return filepath.Join(f.dir, "rules-"+node) }
+func (f files) node(name string) nodeFiles { return nodeFiles{filepath.Join(f.dir, "nodes", name)} }
+func (f files) pki() string                { return filepath.Join(f.dir, "pki") }
+
+// nodeFiles are those of one node with real components.
+type nodeFiles struct{ dir string }
+
+func (f nodeFiles) socket() string { return filepath.Join(f.dir, "init.sock") }
+func (f nodeFiles) config() string { return filepath.Join(f.dir, "init.json") }
+func (f nodeFiles) log() string    { return filepath.Join(f.dir, "init.log") }
+func (f nodeFiles) root() string   { return filepath.Join(f.dir, "root") }
+
+// Dir is the directory of a lab.
+func Dir(lab string) string { return filesOf(lab).dir }
+
+// PKIDir is where a lab's certificates are.
+func PKIDir(lab string) string { return filesOf(lab).pki() }
 
 // maxIfName is IFNAMSIZ less the terminating zero (linux include/uapi/linux/if.h).
 const maxIfName = 15

@@ -2,11 +2,13 @@ package lab
 
 import (
 	"context"
+	"os"
 
 	"golang.org/x/sync/errgroup"
 
 	"slipway/datapath"
 	"slipway/datapath/linux"
+	"slipway/lab/initd"
 )
 
 // applyNodes makes every node's and router's kernel equal to its configuration.
@@ -51,7 +53,18 @@ func (b *box) openHost(node string) (*linux.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return linux.Open(p.ns, linux.Options{LockFile: filesOf(b.lab).xtables(node), MemoFile: filesOf(b.lab).rules(node)})
+	return linux.Open(p.ns, linux.Options{LockFile: xtablesLock(b.lab, node), MemoFile: filesOf(b.lab).rules(node)})
+}
+
+// xtablesLock is the file that everybody locks who changes a node's rules: with
+// real components, that of the programs in the node.
+func xtablesLock(lab, node string) string {
+	f := filesOf(lab)
+	inside := initd.XTablesLock(f.node(node).root())
+	if _, err := os.Stat(inside); err == nil {
+		return inside
+	}
+	return f.xtables(node)
 }
 
 // audit reads every node back and returns what still separates it from its

@@ -5,6 +5,7 @@ import (
 
 	"slipway/datapath"
 	"slipway/datapath/kubeproxy"
+	"slipway/datapath/running"
 	"slipway/lab/daemon"
 	"slipway/topology"
 )
@@ -29,7 +30,6 @@ func makePlan(s *topology.Snapshot) (*plan, error) {
 		return nil, fmt.Errorf("mode %s: %w", mode.Name(), err)
 	}
 	p := &plan{snapshot: s, mode: mode, byNode: map[string]int{}}
-	opts := kubeproxy.DefaultOptions(*s)
 	for _, n := range s.Nodes {
 		if !n.InDatapath() {
 			continue
@@ -38,12 +38,9 @@ func makePlan(s *topology.Snapshot) (*plan, error) {
 		if err != nil {
 			return nil, fmt.Errorf("plan node %s: %w", n.Name, err)
 		}
-		rules, err := kubeproxy.Plan(*s, n.Name, opts)
-		if err != nil {
+		if err := planProxy(&cfg, s); err != nil {
 			return nil, fmt.Errorf("plan services of node %s: %w", n.Name, err)
 		}
-		cfg.RuleSets = append(cfg.RuleSets, rules)
-		cfg.Sysctls = append(cfg.Sysctls, kubeproxy.Sysctls(opts)...)
 		for i := range cfg.PodPorts {
 			cfg.PodPorts[i].NetNS = NSOfPod(s.Lab, cfg.PodPorts[i].Pod)
 		}
@@ -65,14 +62,52 @@ func makePlan(s *topology.Snapshot) (*plan, error) {
 	return p, nil
 }
 
-// all lists the configurations of nodes and routers.
+// proxyChains is how the names of the real kube-proxy's, and the kubelet's, chains
+// begin. It stands for its nftables table too.
+const proxyChains = "KUBE-"
+
+// planProxy adds kube-proxy's part to a node, or leaves it to the real one.
+func planProxy(cfg *datapath.NodeConfig, s *topology.Snapshot) error {
+	if s.Components.Real() {
+		cfg.ForeignChains = append(cfg.ForeignChains, proxyChains)
+		return nil
+	}
+	opts := kubeproxy.DefaultOptions(*s)
+	rules, err := kubeproxy.Plan(*s, cfg.Node, opts)
+	if err != nil {
+		return err
+	}
+	cfg.RuleSets = append(cfg.RuleSets, rules)
+	cfg.Sysctls = append(cfg.Sysctls, kubeproxy.Sysctls(opts)...)
+	return nil
+}
+
+// agents reports whether an agent in each node programs it and plugs pods in, so
+// that the lab does not.
+func (p *plan) agents() bool { return p.snapshot.Components == topology.ComponentsFull }
+
+// real reports whether real components run in the nodes.
+func (p *plan) real() bool { return p.snapshot.Components.Real() }
+
+// all lists the configurations that are the lab's to apply, of nodes and routers.
 func (p *plan) all() []datapath.NodeConfig {
+	if p.agents() {
+		return p.routers
+	}
+	return p.every()
+}
+
+// every lists the configurations of all nodes and routers, whoever applies them.
+func (p *plan) every() []datapath.NodeConfig {
 	return append(append([]datapath.NodeConfig(nil), p.nodes...), p.routers...)
 }
 
-// ports maps each pod to its port.
+// ports maps each pod that the lab plugs in to its port.
 func (p *plan) ports() map[string]podPort {
 	out := map[string]podPort{}
+	if p.agents() {
+		return out
+	}
 	for _, n := range p.nodes {
 		for _, port := range n.PodPorts {
 			out[port.Pod] = podPort{PodPort: port, node: n.Node}
@@ -97,13 +132,13 @@ func (p *plan) desired(u *underlay, inodes map[string]uint64) daemon.Desired {
 	for _, c := range p.all() {
 		ns := NSOfMachine(p.snapshot.Lab, c.Node)
 		n := daemon.Node{Name: c.Node, NetNS: ns, Inode: inodes[ns], Speaker: c.BGP}
-		if c.UDPTunnel != nil && c.UDPTunnel.Implementation != topology.UDPeBPF {
-			n.UDPTunnel = c.UDPTunnel
-		}
-		if c.IPIP != nil && c.IPIP.Implementation == topology.IPIPUserspace {
-			n.IPIP = c.IPIP
+		if t := running.TunnelOf(c); t != nil {
+			n.UDPTunnel, n.IPIP = t.UDP, t.IPIP
 		}
 		d.Nodes = append(d.Nodes, n)
+	}
+	if p.agents() {
+		return d // containers serve for themselves
 	}
 	for _, pod := range p.snapshot.Pods {
 		ns := NSOfPod(p.snapshot.Lab, pod.Key())

@@ -59,6 +59,5 @@ func PlannedTunnels(st *State, node string) (*datapath.UDPTunnel, *datapath.IPIP
 // RuleFiles are a namespace's iptables lock and the file that may keep a copy
 // of its rules, which goes with the lab.
 func RuleFiles(lab, machine string) (lock, saved string) {
-	f := filesOf(lab)
-	return f.xtables(machine), filepath.Join(f.dir, "saved-"+machine)
+	return xtablesLock(lab, machine), filepath.Join(filesOf(lab).dir, "saved-"+machine)
 }

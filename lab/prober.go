@@ -69,12 +69,12 @@ func startProber(ctx context.Context, lab string, s *topology.Snapshot) (*prober
 	return p, nil
 }
 
-// probeTarget prefers a user's service over the cluster DNS.
+// probeTarget prefers a user's service over the cluster DNS, and both over one
+// with no pods behind it, such as the API's.
 func probeTarget(s *topology.Snapshot) (topology.Service, netip.AddrPort, bool) {
 	services := slices.Clone(s.Services)
-	slices.SortStableFunc(services, func(a, b topology.Service) int {
-		return boolInt(a.Namespace == "kube-system") - boolInt(b.Namespace == "kube-system")
-	})
+	rank := func(v topology.Service) int { return 2*boolInt(!hasPods(v)) + boolInt(v.Namespace == "kube-system") }
+	slices.SortStableFunc(services, func(a, b topology.Service) int { return rank(a) - rank(b) })
 	for _, v := range services {
 		for _, p := range v.Ports {
 			if v.ClusterIP.IsValid() && p.Protocol == topology.TCPProtocol && len(p.Endpoints) > 0 {
@@ -83,6 +83,12 @@ func probeTarget(s *topology.Snapshot) (topology.Service, netip.AddrPort, bool) 
 		}
 	}
 	return topology.Service{}, netip.AddrPort{}, false
+}
+
+func hasPods(v topology.Service) bool {
+	return slices.ContainsFunc(v.Ports, func(p topology.ServicePort) bool {
+		return slices.ContainsFunc(p.Endpoints, func(e topology.Endpoint) bool { return e.Pod != "" })
+	})
 }
 
 func boolInt(b bool) int {
@@ -94,7 +100,8 @@ func boolInt(b bool) int {
 
 // probeClient prefers a pod on a node without an endpoint of the service, so
 // that every connection takes the way between nodes, and one that serves
-// nothing; without pods it is the first node.
+// nothing. Without pods, and where these get other namespaces in a change, it is a
+// node.
 func probeClient(lab string, s *topology.Snapshot, v topology.Service) (ns, label string) {
 	near := map[string]bool{}
 	for _, p := range v.Ports {
@@ -103,12 +110,18 @@ func probeClient(lab string, s *topology.Snapshot, v topology.Service) (ns, labe
 		}
 	}
 	pods := slices.DeleteFunc(slices.Clone(s.Pods), func(p topology.Pod) bool { return p.Kind != topology.PodEcho })
-	if len(pods) == 0 {
-		return NSOfMachine(lab, s.Nodes[0].Name), s.Nodes[0].Name
+	if len(pods) == 0 || s.Components == topology.ComponentsFull {
+		node := slices.MinFunc(s.Nodes, func(a, b topology.NodeState) int { return probeRank(a, near) - probeRank(b, near) }).Name
+		return NSOfMachine(lab, node), node
 	}
 	rank := func(p topology.Pod) int { return 2*boolInt(near[p.Node]) + boolInt(len(p.Ports) > 0) }
 	best := slices.MinFunc(pods, func(a, b topology.Pod) int { return rank(a) - rank(b) })
 	return NSOfPod(lab, best.Key()), best.Key()
+}
+
+// probeRank puts nodes first that have service rules and no endpoint.
+func probeRank(n topology.NodeState, near map[string]bool) int {
+	return 2*boolInt(!n.InDatapath()) + boolInt(near[n.Name])
 }
 
 func (p *prober) run(ctx context.Context) {

@@ -39,7 +39,7 @@ func List(ctx context.Context) ([]Summary, error) {
 	out := []Summary{}
 	for _, n := range names {
 		s := Summary{Name: n, State: StatePartial}
-		st, err := ReadState(n)
+		st, err := SettledSoon(ctx, n)
 		if err != nil && !errors.Is(err, ErrNoLab) {
 			return nil, err
 		}
@@ -74,13 +74,14 @@ type Health struct {
 	Daemon   *daemon.Status     `json:"daemon,omitempty"`
 	Problem  string             `json:"problem,omitempty"` // why the daemon did not answer
 	Missing  []string           `json:"missing,omitempty"` // namespaces that are gone
+	Off      []string           `json:"off,omitempty"`     // nodes with real components whose first process does not answer
 	Drift    datapath.Diff      `json:"drift"`
 	Snapshot *topology.Snapshot `json:"-"`
 }
 
 // OK reports whether nothing is wrong.
 func (h *Health) OK() bool {
-	return h.State == StateUp && len(h.Drift) == 0 && len(h.Missing) == 0 && (h.Daemon == nil || daemonOK(h.Daemon))
+	return h.State == StateUp && len(h.Drift) == 0 && len(h.Missing) == 0 && len(h.Off) == 0 && (h.Daemon == nil || daemonOK(h.Daemon))
 }
 
 func daemonOK(d *daemon.Status) bool {
@@ -95,8 +96,7 @@ func daemonOK(d *daemon.Status) bool {
 // Status reads the whole lab back and compares it with what it should be. It
 // changes nothing.
 func Status(ctx context.Context, name string) (h *Health, err error) {
-	st, err := ReadState(name)
-	if err != nil {
+	if _, err := ReadState(name); err != nil {
 		return nil, err
 	}
 	b, err := openExisting(ctx, name)
@@ -104,6 +104,10 @@ func Status(ctx context.Context, name string) (h *Health, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
+	st, err := ReadState(name) // which nobody is changing now
+	if err != nil {
+		return nil, err
+	}
 	h = &Health{Lab: name, State: StateUp, Snapshot: st.Snapshot, Drift: datapath.Diff{}}
 	d, derr := DaemonStatus(ctx, name)
 	if derr != nil {
@@ -118,7 +122,7 @@ func Status(ctx context.Context, name string) (h *Health, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, cfg := range p.all() {
+	for _, cfg := range p.every() {
 		diff, err := b.auditNode(ctx, cfg)
 		if errors.Is(err, netns.ErrNotExist) {
 			h.Missing = append(h.Missing, cfg.Node)
@@ -127,9 +131,35 @@ func Status(ctx context.Context, name string) (h *Health, err error) {
 		if err != nil {
 			return nil, err
 		}
-		h.Drift = append(h.Drift, diff...)
+		// Upstream's programs make the same network by names of their own.
+		if st.Snapshot.Network.Implementation != topology.ImplementationUpstream {
+			h.Drift = append(h.Drift, diff...)
+		}
+	}
+	if p.real() {
+		if h.Off, err = b.off(ctx, st.Snapshot); err != nil {
+			return nil, err
+		}
 	}
 	return h, b.missingPods(st.Snapshot, h)
+}
+
+// off lists the nodes that are switched off: those that `up` would start.
+func (b *box) off(ctx context.Context, s *topology.Snapshot) ([]string, error) {
+	var out []string
+	for _, n := range s.Nodes {
+		up, err := b.runs(ctx, n.Name)
+		if errors.Is(err, netns.ErrNotExist) {
+			continue // missing altogether
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !up {
+			out = append(out, n.Name)
+		}
+	}
+	return out, nil
 }
 
 func (b *box) missingPods(s *topology.Snapshot, h *Health) error {
@@ -149,10 +179,16 @@ func (b *box) missingPods(s *topology.Snapshot, h *Health) error {
 	return nil
 }
 
-// Apply merges objects into a running lab.
+// ErrHasAPI reports a lab whose objects are its API server's to keep.
+var ErrHasAPI = errors.New("a lab with real components has its objects from its own API server (`slipway kubectl apply`, `slipway kubectl delete`)")
+
+// Apply merges objects into a running lab without real components.
 func Apply(ctx context.Context, name string, objects *topology.Objects, p Progress) ([]topology.ObjectChange, *Result, error) {
 	var changes []topology.ObjectChange
 	res, err := Change(ctx, name, p, func(st *State) error {
+		if st.Cluster.Spec.Components.Real() {
+			return ErrHasAPI
+		}
 		if st.Applied == nil {
 			st.Applied = &topology.Objects{}
 		}
@@ -163,11 +199,15 @@ func Apply(ctx context.Context, name string, objects *topology.Objects, p Progre
 	return changes, res, err
 }
 
-// Delete removes objects from a running lab, wherever they came from. An `up`
+// Delete removes objects from a running lab without real components, wherever they
+// came from. An `up`
 // with the cluster file brings back those that its manifests hold.
 func Delete(ctx context.Context, name string, refs []topology.ObjectRef, p Progress) ([]topology.ObjectRef, *Result, error) {
 	var gone []topology.ObjectRef
 	res, err := Change(ctx, name, p, func(st *State) error {
+		if st.Cluster.Spec.Components.Real() {
+			return ErrHasAPI
+		}
 		gone = st.objects().Delete(refs...)
 		for _, o := range []*topology.Objects{st.FromFile, st.Applied} {
 			if o != nil {

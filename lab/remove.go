@@ -21,14 +21,18 @@ func (b *box) removeOld(ctx context.Context, old *topology.Snapshot, p *plan, u 
 	if old == nil {
 		return nil, nil
 	}
+	ended, err := b.removeNodes(ctx, p)
+	if err != nil {
+		return ended, err
+	}
 	before := p
 	if !reflect.DeepEqual(old, p.snapshot) {
-		var err error
 		if before, err = makePlan(old); err != nil {
 			return nil, fmt.Errorf("plan of the lab as it was: %w", err)
 		}
 	}
 	diff, err := b.unplugOld(ctx, before.ports(), p.ports(), path, exe)
+	diff = append(ended, diff...)
 	if err != nil {
 		return diff, err
 	}

@@ -31,14 +31,26 @@ type State struct {
 	Cluster  *topology.Cluster `json:"cluster"`
 	// FromFile are the objects of the cluster file's manifests; Applied those
 	// of `slipway apply`, which an `up` with the file leaves alone.
-	FromFile        *topology.Objects    `json:"fromFile"`
-	Applied         *topology.Objects    `json:"applied"`
+	FromFile *topology.Objects `json:"fromFile"`
+	// Manifests are the files themselves, which a lab with real components gives
+	// to its API.
+	Manifests []Manifest        `json:"manifests,omitempty"`
+	Applied   *topology.Objects `json:"applied"`
+	// Live is what the API last said, with real components: the plan is made of it
+	// then, and not of the other objects.
+	Live            *Live                `json:"live,omitempty"`
 	Allocation      *topology.Allocation `json:"allocation"`
 	Snapshot        *topology.Snapshot   `json:"snapshot"`
 	CNI             CNIPath              `json:"cni"`
 	Implementations map[string]string    `json:"implementations,omitempty"`
 
 	raw []byte // as it was read
+}
+
+// Manifest is a file of Kubernetes objects, as it was written.
+type Manifest struct {
+	Name string `json:"name"` // as the cluster file names it
+	Data []byte `json:"data"`
 }
 
 // CNIPath says how pods are plugged in.
@@ -237,4 +249,15 @@ func identity(lab string) (id string, fresh bool, err error) {
 		return "", false, fmt.Errorf("write id of lab %s: %w", lab, err)
 	}
 	return id, true, nil
+}
+
+// Lock takes an exclusive lock in a file, which it makes, waiting a while for a
+// command that holds it: [ErrBusy] if that takes long. The kernel lets go of it
+// when the process ends in whatever way.
+func Lock(ctx context.Context, path string) (release func() error, err error) {
+	l, err := lock(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return l.release, nil
 }

@@ -15,9 +15,10 @@ import (
 // UpOptions says what lab to bring about.
 type UpOptions struct {
 	Cluster *topology.Cluster
-	// Objects are those of the cluster file's manifests.
-	Objects *topology.Objects
-	CNI     CNIPath // empty: as the lab has it, in-process for a new one
+	// Objects are those of the cluster file's manifests; Manifests the files.
+	Objects   *topology.Objects
+	Manifests []Manifest
+	CNI       CNIPath // empty: as the lab has it, in-process for a new one
 	// KeepFailed leaves a new lab that could not be finished as it is, to look at.
 	KeepFailed bool
 	// ConvergeTimeout bounds the wait for BGP; 30 s if zero.
@@ -68,7 +69,7 @@ type Result struct {
 func Up(ctx context.Context, o UpOptions) (*Result, error) {
 	name := o.Cluster.Metadata.Name
 	return change(ctx, name, true, o.KeepFailed, o.Progress, func(st *State) error {
-		st.Cluster, st.FromFile = o.Cluster, o.Objects
+		st.Cluster, st.FromFile, st.Manifests = o.Cluster, o.Objects, o.Manifests
 		if o.CNI != "" {
 			st.CNI = o.CNI
 		}
@@ -88,7 +89,7 @@ func change(ctx context.Context, name string, create, keep bool, p Progress, edi
 			return nil, err
 		}
 	}
-	r := &runner{ctx: ctx, progress: p, start: time.Now(), converge: converge}
+	r := &runner{ctx: ctx, progress: p, start: time.Now(), converge: converge, boot: create}
 	r.result.Changes = datapath.Diff{} // an empty list in JSON, not null
 	if r.progress == nil {
 		r.progress = Silent{}
@@ -143,6 +144,7 @@ type runner struct {
 	progress Progress
 	start    time.Time
 	converge time.Duration
+	boot     bool // nodes with real components that do not run are started
 	result   Result
 }
 
@@ -216,7 +218,7 @@ func (b *box) loadState() (st *State, old *topology.Snapshot, err error) {
 
 // plan decides names, addresses, placement and implementations.
 func (r *runner) plan(st *State) (*plan, *underlay, error) {
-	snap, alloc, err := topology.Allocate(st.Cluster, st.objects(), st.Allocation)
+	snap, alloc, err := topology.Allocate(st.Cluster, st.planned(), st.Allocation)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -294,9 +296,15 @@ func (r *runner) apply(b *box, st *State, old *topology.Snapshot, p *plan, u *un
 	}{
 		{"remove", 0, func() (datapath.Diff, error) { return b.removeOld(r.ctx, old, p, u, st.CNI, exe) }},
 		{"underlay", len(u.machines), func() (datapath.Diff, error) { return b.applyUnderlay(r.ctx, u) }},
-		{"nodes", len(p.nodes) + len(p.routers), func() (datapath.Diff, error) { return b.applyNodes(r.ctx, p.all()) }},
+		{"machines", len(p.snapshot.Nodes), func() (datapath.Diff, error) {
+			if !p.real() || !r.boot {
+				return nil, nil
+			}
+			return b.bootNodes(r.ctx, p, exe, r.progress.Step)
+		}},
+		{"nodes", len(p.all()), func() (datapath.Diff, error) { return b.applyNodes(r.ctx, p.all()) }},
 		{"pods", len(p.snapshot.Pods), func() (datapath.Diff, error) {
-			diff, in, err := b.plugAll(r.ctx, p, st.CNI, exe, r.progress.Step)
+			diff, in, err := b.plugOrPin(r.ctx, p, st, exe, r.progress.Step)
 			inodes = in
 			if err != nil {
 				return diff, err

@@ -174,6 +174,9 @@ func (w wire) setAddress(h *nl.Handle, l netlink.Link) (datapath.Diff, error) {
 			found = true
 			continue
 		}
+		if w.machine.keeps(prefixOf(have[i].IPNet).Addr()) {
+			continue
+		}
 		diff = append(diff, datapath.Change{Node: w.machine.name, Action: datapath.Remove, Object: "address", Command: fmt.Sprintf("ip addr del %s dev %s", have[i].IPNet, w.leg.Name)})
 		if err := h.AddrDel(l, &have[i]); err != nil && !nl.Missing(err) {
 			return diff, err

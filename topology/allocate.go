@@ -36,7 +36,13 @@ func Allocate(c *Cluster, objs *Objects, prev *Allocation) (*Snapshot, *Allocati
 	underlay(c, snap, addrs)
 	keepLeases(snap.Nodes, prev, alloc)
 
-	objs = withDNS(objs)
+	if c.Spec.Components.Real() {
+		snap.Components = c.Spec.Components
+		// Where the installer puts it, also before it is there.
+		snap.ClusterDNS = offset(c.Spec.Network.ServiceCIDR.Masked(), dnsIndex)
+	} else {
+		objs = withDNS(objs)
+	}
 	dnsNames, podErr := allocatePods(c, objs, prev, snap, alloc)
 	svcErr := allocateServices(c, objs, prev, snap, alloc, dnsNames)
 	if err := errors.Join(podErr, svcErr); err != nil {

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 )
@@ -34,6 +35,8 @@ type Spec struct {
 	Components   Components   `yaml:"components,omitempty" json:"components"`
 	// Manifests are paths of Kubernetes YAML files, relative to the cluster file.
 	Manifests []string `yaml:"manifests,omitempty" json:"manifests,omitempty"`
+	// Programs are the user's own, in the place of those of the catalogue.
+	Programs []Program `yaml:"programs,omitempty" json:"programs,omitempty"`
 }
 
 // Components says how much of Kubernetes really runs in the nodes.
@@ -45,6 +48,10 @@ const (
 	ComponentsLight Components = "light"
 	ComponentsFull  Components = "full"
 )
+
+// Real reports whether components of Kubernetes really run: the API server is
+// then what says which pods and services there are.
+func (c Components) Real() bool { return c == ComponentsLight || c == ComponentsFull }
 
 // ModeName names a datapath mode.
 type ModeName string
@@ -95,9 +102,11 @@ func (m ModeName) Overhead() int {
 
 // Network is the pod and service network.
 type Network struct {
-	Mode        ModeName     `yaml:"mode,omitempty" json:"mode"`
-	PodCIDR     netip.Prefix `yaml:"podCIDR,omitzero" json:"podCIDR"`
-	ServiceCIDR netip.Prefix `yaml:"serviceCIDR,omitzero" json:"serviceCIDR"`
+	Mode ModeName `yaml:"mode,omitempty" json:"mode"`
+	// Implementation is whose programs do it on nodes where all is real.
+	Implementation Implementation `yaml:"implementation,omitempty" json:"implementation,omitempty"`
+	PodCIDR        netip.Prefix   `yaml:"podCIDR,omitzero" json:"podCIDR"`
+	ServiceCIDR    netip.Prefix   `yaml:"serviceCIDR,omitzero" json:"serviceCIDR"`
 	// NodePrefixLength is the length of each node's pod subnet in the flannel
 	// modes; the calico modes hand out blocks of /26.
 	NodePrefixLength int   `yaml:"nodePrefixLength,omitempty" json:"nodePrefixLength"`
@@ -107,6 +116,15 @@ type Network struct {
 	BGP              BGP   `yaml:"bgp,omitempty" json:"bgp"`
 	IPIP             IPIP  `yaml:"ipip,omitempty" json:"ipip"`
 }
+
+// Implementation says whose programs make the pod network of a full cluster.
+type Implementation string
+
+// The implementations.
+const (
+	ImplementationSlipway  Implementation = "slipway"
+	ImplementationUpstream Implementation = "upstream"
+)
 
 // MTU is a pod MTU in bytes; zero stands for "auto": underlay minus overhead.
 type MTU int
@@ -278,14 +296,62 @@ type SSH struct {
 	Port int    `yaml:"port,omitempty" json:"port,omitempty"`
 }
 
-// ControlPlane configures how clients reach the apiservers.
+// ControlPlane configures how clients reach the apiservers, and these etcd's data.
 type ControlPlane struct {
 	LoadBalancer LoadBalancer `yaml:"loadBalancer,omitempty" json:"loadBalancer"`
+	Etcd         Etcd         `yaml:"etcd,omitzero" json:"etcd,omitzero"`
 }
+
+// Etcd configures the members of etcd. What suits them follows from the slowest
+// way between two of them, and from their slowest disk.
+type Etcd struct {
+	// Heartbeat is how often the leader says that it is there; Election how long a
+	// member hears nothing before it wants to be the leader. Zero is etcd's default.
+	Heartbeat Interval `yaml:"heartbeat,omitzero" json:"heartbeat,omitzero"`
+	Election  Interval `yaml:"election,omitzero" json:"election,omitzero"`
+}
+
+// Intervals are the two with etcd's defaults.
+func (e Etcd) Intervals() (heartbeat, election Interval) {
+	return cmp.Or(e.Heartbeat, DefaultEtcdHeartbeat), cmp.Or(e.Election, DefaultEtcdElection)
+}
+
+// Interval is a time of whole milliseconds written in Go's notation ("500ms").
+type Interval time.Duration
+
+// The intervals that members of etcd have by themselves (go.etcd.io/etcd
+// server/embed/config.go, NewConfig).
+const (
+	DefaultEtcdHeartbeat = Interval(100 * time.Millisecond)
+	DefaultEtcdElection  = Interval(time.Second)
+)
 
 // LoadBalancer is the balancer in front of the apiservers.
 type LoadBalancer struct {
-	Mode     string     `yaml:"mode,omitempty" json:"mode,omitempty"`         // node-local | external
-	Software string     `yaml:"software,omitempty" json:"software,omitempty"` // nginx | haproxy | envoy
-	VIP      netip.Addr `yaml:"vip,omitzero" json:"vip,omitzero"`
+	Mode     BalancerMode `yaml:"mode,omitempty" json:"mode,omitempty"`
+	Software Balancer     `yaml:"software,omitempty" json:"software,omitempty"`
+	VIP      netip.Addr   `yaml:"vip,omitzero" json:"vip,omitzero"`
+	// NoPreempt leaves the VIP where it went, also when the machine that had it
+	// is back.
+	NoPreempt bool `yaml:"nopreempt,omitempty" json:"nopreempt,omitempty"`
 }
+
+// BalancerMode is where the API is balanced.
+type BalancerMode string
+
+// The places.
+const (
+	BalancerNone      BalancerMode = "none"       // clients go to the first apiserver
+	BalancerNodeLocal BalancerMode = "node-local" // one on every node
+	BalancerExternal  BalancerMode = "external"   // nodes of role load-balancer, a VIP
+)
+
+// Balancer is the program that balances.
+type Balancer string
+
+// The programs.
+const (
+	NGINX   Balancer = "nginx"
+	HAProxy Balancer = "haproxy"
+	Envoy   Balancer = "envoy"
+)

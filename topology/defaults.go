@@ -42,6 +42,7 @@ func applyDefaults(c *Cluster, given func(path string) bool) {
 	s := &c.Spec
 	n := &s.Network
 	setDefault(given, "spec.network.mode", &n.Mode, FlannelVXLAN)
+	setDefault(given, "spec.network.implementation", &n.Implementation, ImplementationSlipway)
 	setDefault(given, "spec.network.podCIDR", &n.PodCIDR, defaultPodCIDR)
 	setDefault(given, "spec.network.serviceCIDR", &n.ServiceCIDR, defaultServiceCIDR)
 	setDefault(given, "spec.network.nodePrefixLength", &n.NodePrefixLength, defaultNodePrefix)
@@ -59,10 +60,26 @@ func applyDefaults(c *Cluster, given func(path string) bool) {
 	setDefault(given, "spec.proxy.mode", &s.Proxy.Mode, ProxyIPTables)
 	setDefault(given, "spec.proxy.nodePorts", &s.Proxy.NodePorts, defaultNodePorts)
 	setDefault(given, "spec.components", &s.Components, ComponentsNone)
-	setDefault(given, "spec.controlPlane.loadBalancer.mode", &s.ControlPlane.LoadBalancer.Mode, "node-local")
-	setDefault(given, "spec.controlPlane.loadBalancer.software", &s.ControlPlane.LoadBalancer.Software, "nginx")
 	defaultSegments(s, given)
 	defaultNodes(s, given)
+	defaultLoadBalancer(s, given)
+}
+
+// defaultLoadBalancer puts a balancer on every node, unless there is nothing to
+// balance: a single apiserver, and not a word about load balancers.
+func defaultLoadBalancer(s *Spec, given func(string) bool) {
+	const path = "spec.controlPlane.loadBalancer"
+	mode, masters := BalancerNodeLocal, 0
+	for _, n := range s.Nodes {
+		if n.HasRole(RoleControlPlane) {
+			masters++
+		}
+	}
+	if masters <= 1 && !given(path) {
+		mode = BalancerNone
+	}
+	setDefault(given, path+".mode", &s.ControlPlane.LoadBalancer.Mode, mode)
+	setDefault(given, path+".software", &s.ControlPlane.LoadBalancer.Software, NGINX)
 }
 
 // defaultSegments gives one segment to a file without any, subnets counted up

@@ -60,7 +60,7 @@ func newIPAM(c *Cluster, nodes []NodeState, prev *Allocation) (*ipam, error) {
 		}
 	}
 	for i, n := range nodes {
-		if n.InDatapath() && len(a.ranges[i]) == 0 {
+		for n.InDatapath() && len(a.ranges[i]) < a.first(c.Spec.Components) {
 			if err := a.grow(i, n.Name); err != nil {
 				return nil, err
 			}
@@ -68,6 +68,19 @@ func newIPAM(c *Cluster, nodes []NodeState, prev *Allocation) (*ipam, error) {
 	}
 	return a, nil
 }
+
+// first is how many prefixes a node begins with: one, or as many blocks as hold
+// what a kubelet takes on where containers get their addresses on the node itself.
+func (a *ipam) first(c Components) int {
+	if a.single || c != ComponentsFull {
+		return 1
+	}
+	return (maxPods + 1<<(32-a.length) - 1) >> (32 - a.length)
+}
+
+// maxPods is how many pods a kubelet takes on unless told (k8s.io/kubernetes
+// pkg/kubelet/apis/config/v1beta1/defaults.go, MaxPods).
+const maxPods = 110
 
 // restore gives a node the prefixes it had, as far as they still fit.
 func (a *ipam) restore(node int, had []string) {
@@ -146,13 +159,29 @@ func (a *ipam) take(node int, name string) (netip.Addr, error) {
 	}
 }
 
-// assign gives every pod its address: the previous one if it still holds, else
-// a free one, in the order of the pods.
+// keep takes out the addresses that pods of an API have already, wherever they
+// lie; of two pods with one, the first keeps it. Nobody gets a block by that: an
+// address outside of its node's prefixes is one of a former mode.
+func (a *ipam) keep(pods []Pod) {
+	for i := range pods {
+		p := &pods[i]
+		if a.used[p.Address] {
+			p.Address = netip.Addr{}
+		}
+		if p.Address.IsValid() {
+			a.used[p.Address] = true
+		}
+	}
+}
+
+// assign gives every pod its address: the one that it has, or the previous one if
+// it still holds, else a free one, in the order of the pods.
 func (a *ipam) assign(pods []Pod, nodeIndex map[string]int, prev map[string]PodAllocation) error {
+	a.keep(pods)
 	for i := range pods {
 		p := &pods[i]
 		was, ok := prev[p.Key()]
-		if !ok || was.Family != a.family || was.Node != p.Node {
+		if p.Address.IsValid() || !ok || was.Family != a.family || was.Node != p.Node {
 			continue
 		}
 		if addr, err := netip.ParseAddr(was.Address); err == nil && a.usable(nodeIndex[p.Node], addr) {

@@ -164,6 +164,11 @@ func (l *manifestLoader) service(path string, s *corev1.Service) {
 			l.report(spec, "bad-address", "load balancer address %d, %q, is no IPv4 address", i+1, shorten(ip))
 		}
 	}
+	for i, text := range s.Spec.LoadBalancerSourceRanges {
+		if _, err := netip.ParsePrefix(strings.TrimSpace(text)); err != nil {
+			l.report(indexPath(spec+".loadBalancerSourceRanges", i), "bad-cidr", "%q is no range of addresses", shorten(text))
+		}
+	}
 	oneOf(l, spec+".sessionAffinity", string(s.Spec.SessionAffinity), "None", "ClientIP")
 	oneOf(l, spec+".externalTrafficPolicy", string(s.Spec.ExternalTrafficPolicy), "Cluster", "Local")
 	if p := s.Spec.InternalTrafficPolicy; p != nil {

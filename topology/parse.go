@@ -14,14 +14,14 @@ import (
 
 // Parse reads one cluster file, fills in the defaults and validates it. The
 // cluster is nil if any diagnostic is an error; all are found in one go, in
-// the order of their lines. Manifests are not looked for; [Load] does that.
+// the order of their lines. Manifests and programs are not looked for; [Load] does that.
 func Parse(filename string, data []byte) (*Cluster, Diagnostics) {
 	c, doc := parse(filename, data)
 	return finish(c, doc)
 }
 
-// Load parses the cluster file at path and checks that its manifests are
-// there. The error is about reading the file, never about its content.
+// Load parses the cluster file at path and checks that its manifests and its own
+// programs are there. The error is about reading the file, never about its content.
 func Load(path string) (*Cluster, Diagnostics, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -32,7 +32,7 @@ func Load(path string) (*Cluster, Diagnostics, error) {
 }
 
 // LoadReader is [Load] for a file that comes from a stream, such as standard
-// input; its manifests are looked for from the working directory.
+// input; its manifests and programs are looked for from the working directory.
 func LoadReader(name string, r io.Reader) (*Cluster, Diagnostics, error) {
 	return load(name, "", r)
 }
@@ -49,6 +49,7 @@ func load(name, dir string, r io.Reader) (*Cluster, Diagnostics, error) {
 	c, doc := parse(name, data)
 	if c != nil {
 		checkManifests(c, doc, dir)
+		loadPrograms(c, doc, dir)
 	}
 	c, diags := finish(c, doc)
 	return c, diags, nil

@@ -28,6 +28,7 @@ var ownTypes = map[reflect.Type]ownType{
 	reflect.TypeFor[PortRange]():    {code: "bad-port-range", want: "a port range such as 30000-32767"},
 	reflect.TypeFor[Rate]():         {code: "bad-rate", want: "a rate such as 100Mbit or 1Gbit"},
 	reflect.TypeFor[Duration]():     {code: "bad-delay", want: "a delay such as 500us or 1ms (up to 10s)"},
+	reflect.TypeFor[Interval]():     {code: "bad-interval", want: "a time of whole milliseconds such as 500ms or 5s (1ms to 50s)"},
 	reflect.TypeFor[Percent]():      {code: "bad-loss", want: "a share such as 0.1% (0% to 100%)"},
 }
 
@@ -40,7 +41,9 @@ type enum struct {
 var enums = map[reflect.Type]enum{
 	reflect.TypeFor[ModeName]():           {"unknown-mode", words(ModeNames()...)},
 	reflect.TypeFor[Role]():               {"unknown-role", words(Roles()...)},
+	reflect.TypeFor[ProgramName]():        {"unknown-program", words(ProgramNames()...)},
 	reflect.TypeFor[Components]():         {"unknown-value", words(ComponentsNone, ComponentsLight, ComponentsFull)},
+	reflect.TypeFor[Implementation]():     {"unknown-value", words(ImplementationSlipway, ImplementationUpstream)},
 	reflect.TypeFor[UDPImplementation]():  {"unknown-value", words(UDPSimple, UDPBatched, UDPeBPF)},
 	reflect.TypeFor[BGPTopology]():        {"unknown-value", words(FullMesh, RouteReflectors)},
 	reflect.TypeFor[IPIPPolicy]():         {"unknown-value", words(IPIPAlways, IPIPCrossSubnet)},
@@ -196,6 +199,32 @@ func (d *Duration) UnmarshalText(text []byte) error {
 		return errForm
 	}
 	*d = Duration(x)
+	return nil
+}
+
+// The bounds of intervals. Etcd's are whole milliseconds, and no election may take
+// longer than 50 s (go.etcd.io/etcd server/embed/config.go, maxElectionMs).
+const (
+	minInterval = Interval(time.Millisecond)
+	maxInterval = Interval(50 * time.Second)
+)
+
+// String is Go's notation.
+func (i Interval) String() string { return time.Duration(i).String() }
+
+// Milliseconds is the interval as programs take it.
+func (i Interval) Milliseconds() int64 { return time.Duration(i).Milliseconds() }
+
+// MarshalText writes Go's notation.
+func (i Interval) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
+
+// UnmarshalText reads Go's notation.
+func (i *Interval) UnmarshalText(text []byte) error {
+	x, err := time.ParseDuration(string(text))
+	if err != nil || Interval(x) < minInterval || Interval(x) > maxInterval || x%time.Millisecond != 0 {
+		return errForm
+	}
+	*i = Interval(x)
 	return nil
 }
 

@@ -12,11 +12,12 @@ type scalar interface {
 	encoding.TextUnmarshaler
 }
 
-func rate() (scalar, func() any)    { v := new(Rate); return v, func() any { return *v } }
-func delay() (scalar, func() any)   { v := new(Duration); return v, func() any { return *v } }
-func loss() (scalar, func() any)    { v := new(Percent); return v, func() any { return *v } }
-func ports() (scalar, func() any)   { v := new(PortRange); return v, func() any { return *v } }
-func mtuText() (scalar, func() any) { v := new(MTU); return v, func() any { return *v } }
+func rate() (scalar, func() any)     { v := new(Rate); return v, func() any { return *v } }
+func interval() (scalar, func() any) { v := new(Interval); return v, func() any { return *v } }
+func delay() (scalar, func() any)    { v := new(Duration); return v, func() any { return *v } }
+func loss() (scalar, func() any)     { v := new(Percent); return v, func() any { return *v } }
+func ports() (scalar, func() any)    { v := new(PortRange); return v, func() any { return *v } }
+func mtuText() (scalar, func() any)  { v := new(MTU); return v, func() any { return *v } }
 
 func TestScalars(t *testing.T) {
 	for _, tc := range []struct {
@@ -42,6 +43,13 @@ func TestScalars(t *testing.T) {
 		{"11s", delay, nil, ""},
 		{"-1ms", delay, nil, ""},
 		{"5", delay, nil, ""},
+		{"500ms", interval, Interval(500 * time.Millisecond), "500ms"},
+		{"1500us", interval, nil, ""},
+		{"0s", interval, nil, ""},
+		{"1ms", interval, Interval(time.Millisecond), "1ms"},
+		{"50s", interval, Interval(50 * time.Second), "50s"},
+		{"50001ms", interval, nil, ""},
+		{"500", interval, nil, ""},
 		{"0.1%", loss, Percent(0.1), "0.1%"},
 		{"100%", loss, Percent(100), "100%"},
 		{"0", loss, Percent(0), "0%"},

@@ -86,6 +86,8 @@ func scalarSchema(t reflect.Type) *jsonschema.Schema {
 		return textOr(`^[0-9]+(\.[0-9]+)?\s*([kKmMgGtT]?[bB][iI][tT])?$`, &jsonschema.Schema{Type: "integer", Minimum: "0"})
 	case reflect.TypeFor[Duration]():
 		return textOr(`^(0|([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s))+)$`, &jsonschema.Schema{Const: 0})
+	case reflect.TypeFor[Interval]():
+		return &jsonschema.Schema{Type: "string", Pattern: `^([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s))+$`}
 	case reflect.TypeFor[Percent]():
 		return textOr(`^(0|(100|[0-9]{1,2})(\.[0-9]+)?%)$`, &jsonschema.Schema{Const: 0})
 	}

@@ -23,11 +23,17 @@ var fieldDocs = map[string]fieldDoc{
 	"Spec.proxy":        {text: "kube-proxy's part: how services are implemented."},
 	"Spec.underlay":     {text: "The network that the nodes are plugged into."},
 	"Spec.nodes":        {text: "The machines. Left out: master01 (control-plane, etcd), node01 and node02 (worker).", nonEmpty: true},
-	"Spec.controlPlane": {text: "How clients reach the apiservers."},
+	"Spec.controlPlane": {text: "How clients reach the apiservers, and how these reach etcd."},
 	"Spec.components":   {text: "How much of Kubernetes really runs in the nodes.", value: ComponentsNone},
 	"Spec.manifests":    {text: "Kubernetes YAML files to load, relative to this file."},
+	"Spec.programs":     {text: "Programs of your own, in the place of those that are built."},
+
+	"Program.name":   {text: "Which program it is."},
+	"Program.file":   {text: "Where it is, relative to this file."},
+	"Program.sha256": {text: "Its SHA-256. Left out: whatever the file is when it is read.", pattern: sumPattern.String()},
 
 	"Network.mode":             {text: "How packets get from node to node.", value: FlannelVXLAN},
+	"Network.implementation":   {text: "Whose programs do that on the nodes of components: full. upstream is flanneld with the plugins bridge and portmap, or in calico-bgp calico's felix, confd and plugins with BIRD 2.", value: ImplementationSlipway},
 	"Network.podCIDR":          {text: "The range of all pod addresses.", value: defaultPodCIDR.String()},
 	"Network.serviceCIDR":      {text: "The range of cluster IPs, /12 to /28; its tenth address is the cluster DNS.", value: defaultServiceCIDR.String()},
 	"Network.nodePrefixLength": {text: "Length of each node's pod subnet in the flannel modes. The calico modes hand out blocks of /26.", value: defaultNodePrefix, min: 1, max: 30},
@@ -83,8 +89,13 @@ var fieldDocs = map[string]fieldDoc{
 	"SSH.port": {text: "TCP port.", value: defaultSSHPort, min: 1, max: 65535},
 
 	"ControlPlane.loadBalancer": {text: "The balancer in front of the apiservers."},
+	"ControlPlane.etcd":         {text: "Settings of etcd's members."},
 
-	"LoadBalancer.mode":     {text: "node-local: one on every node; external: nodes of role load-balancer share a vip.", value: "node-local", words: []any{"node-local", "external"}},
-	"LoadBalancer.software": {text: "The program: nginx, haproxy or envoy; envoy only node-local.", value: "nginx", words: []any{"nginx", "haproxy", "envoy"}},
-	"LoadBalancer.vip":      {text: "The virtual address of an external balancer, kept by keepalived."},
+	"Etcd.heartbeat": {text: "How often the leader says that it is there: about the round trip between the members that are furthest apart.", value: DefaultEtcdHeartbeat.String()},
+	"Etcd.election":  {text: "How long a member hears nothing before it wants to be the leader: at least five heartbeats, at most 50s. Without a leader nothing can be written.", value: DefaultEtcdElection.String()},
+
+	"LoadBalancer.mode":      {text: "node-local: one on every node; external: nodes of role load-balancer share a vip; none: clients go to the first apiserver. Left out: none if there is one apiserver and no loadBalancer, else node-local.", words: []any{"none", "node-local", "external"}},
+	"LoadBalancer.software":  {text: "The program: nginx, haproxy or envoy; envoy only node-local.", value: "nginx", words: []any{"nginx", "haproxy", "envoy"}},
+	"LoadBalancer.vip":       {text: "The virtual address of an external balancer, kept by keepalived."},
+	"LoadBalancer.nopreempt": {text: "The vip stays where it went, also when the machine that had it is back."},
 }

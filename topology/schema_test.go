@@ -73,7 +73,7 @@ func TestSchemaRefusesStructuralErrors(t *testing.T) {
 	s := compiledSchema(t)
 	structural := map[string]bool{
 		"unknown-field": true, "wrong-type": true, "missing-name": true, "header": true, "missing-header": true,
-		"lab-name-slash": true, "names": true, "bad-port": true, "bad-port-range": false, "bad-shaping": true,
+		"lab-name-slash": true, "etcd-intervals": false, "etcd-election": false, "etcd-heartbeat": false, "names": true, "bad-port": true, "bad-port-range": false, "bad-shaping": true,
 		"unknown-references": true, "address": true, "bad-cidr": true, "node-prefix": true, "tiny-mtu": false,
 		"mtu-explicit-tiny": true, "bad-label": true, "many": true, "only-load-balancers": true, "mtu": true,
 		"cidr-overlap": false, "duplicate-address": false, "duplicate-name": false, "host-gw-across-router": false,

@@ -14,6 +14,8 @@ type Snapshot struct {
 	Nodes    []NodeState   `json:"nodes"` // in file order
 	Pods     []Pod         `json:"pods"`  // by namespace, name
 	Services []Service     `json:"services"`
+	// Components is how much of Kubernetes really runs; empty for none.
+	Components Components `json:"components,omitempty"`
 	// ClusterDNS is the address of the kube-system/kube-dns service.
 	ClusterDNS netip.Addr `json:"clusterDNS,omitzero"`
 }
@@ -66,6 +68,10 @@ func (n NodeState) InDatapath() bool {
 	return len(n.Roles) == 0
 }
 
+// Zone is the node's topology zone, empty if it has none (core/v1
+// LabelTopologyZone).
+func (n NodeState) Zone() string { return n.Labels["topology.kubernetes.io/zone"] }
+
 // Protocol of a port.
 type Protocol string
 
@@ -84,6 +90,9 @@ const (
 	PodEcho PodKind = "echo"
 	PodDNS  PodKind = "dns"
 )
+
+// PodKindAnnotation on a Pod object says of which kind it is, if not an echo pod.
+const PodKindAnnotation = "slipway/pod-kind"
 
 // Pod is a placed pod with its address.
 type Pod struct {
@@ -140,6 +149,7 @@ type Service struct {
 	ExternalPolicyLocal bool              `json:"externalPolicyLocal,omitempty"`
 	HealthCheckNodePort int               `json:"healthCheckNodePort,omitempty"`
 	PublishNotReady     bool              `json:"publishNotReady,omitempty"`
+	ProxyName           string            `json:"proxyName,omitempty"` // another proxy's, which kube-proxy leaves alone
 	Ports               []ServicePort     `json:"ports"`
 }
 
@@ -156,7 +166,7 @@ type ServicePort struct {
 	Endpoints  []Endpoint `json:"endpoints,omitempty"`
 }
 
-// Endpoint is one ready address behind a service port, sorted by address, port.
+// Endpoint is one address behind a service port, sorted by address, port.
 type Endpoint struct {
 	Address     netip.Addr `json:"address"`
 	Port        int        `json:"port"`
@@ -166,6 +176,10 @@ type Endpoint struct {
 	Ready       bool       `json:"ready"`
 	Serving     bool       `json:"serving"`
 	Terminating bool       `json:"terminating,omitempty"`
+	// ForZones and ForNodes are the zones and nodes that should prefer it; see
+	// [Preferred].
+	ForZones []string `json:"forZones,omitempty"`
+	ForNodes []string `json:"forNodes,omitempty"`
 }
 
 // NodeByName finds a node.

@@ -34,6 +34,7 @@ func validate(c *Cluster, doc *document) {
 	v.network()
 	v.controlPlane()
 	v.manifests()
+	v.programs()
 }
 
 func (v *validator) markBad(path string) {
@@ -236,45 +237,6 @@ func (v *validator) word(path, got string, words ...string) bool {
 		return false
 	}
 	return true
-}
-
-func (v *validator) controlPlane() {
-	lb, path := v.c.Spec.ControlPlane.LoadBalancer, "spec.controlPlane.loadBalancer"
-	if !v.word(path+".mode", lb.Mode, "node-local", "external") {
-		return
-	}
-	if lb.Mode == "node-local" {
-		v.word(path+".software", lb.Software, "nginx", "haproxy", "envoy")
-		if lb.VIP.IsValid() {
-			v.errorf(path+".vip", "conflicting-fields", "a vip belongs to mode external; node-local balancers have none")
-		}
-		return
-	}
-	v.word(path+".software", lb.Software, "nginx", "haproxy")
-	if !lb.VIP.IsValid() && !v.bad[path+".vip"] {
-		v.errorf(path+".vip", "missing-field", "an external load balancer needs a vip")
-	}
-	if lb.VIP.IsValid() {
-		v.vip(path + ".vip")
-	}
-}
-
-// vip checks that the virtual address is a free host of a segment.
-func (v *validator) vip(path string) {
-	vip := v.c.Spec.ControlPlane.LoadBalancer.VIP
-	for i, n := range v.c.Spec.Nodes {
-		if n.Address == vip {
-			other := indexPath("spec.nodes", i) + ".address"
-			v.errorf(path, "duplicate-address", "duplicate of %s%s", other, v.where(other))
-			return
-		}
-	}
-	for _, g := range v.c.Spec.Underlay.Segments {
-		if g.Subnet.IsValid() && isHost(g.Subnet, vip) {
-			return
-		}
-	}
-	v.errorf(path, "address-outside", "%s is a host of no segment", vip)
 }
 
 func (v *validator) manifests() {

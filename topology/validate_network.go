@@ -23,10 +23,30 @@ func (v *validator) network() {
 	v.between(path+".vxlan.vni", int64(n.VXLAN.VNI), 1, 1<<24-1) // 24 bits, RFC 7348 §5
 	v.port(path+".vxlan.port", n.VXLAN.Port)
 	v.port(path+".udp.port", n.UDP.Port)
+	v.implementation()
 	v.bgp()
 	v.podCapacity()
 	v.mtu()
 	v.adjacency()
+}
+
+// implementation checks that upstream's programs are there for what is asked.
+func (v *validator) implementation() {
+	n, path := v.c.Spec.Network, "spec.network.implementation"
+	if n.Implementation != ImplementationUpstream {
+		return
+	}
+	switch {
+	case v.bad["spec.network.mode"]:
+	case n.Mode == CalicoIPIP:
+		// Debian has neither: BIRD 2 does without, and its BIRD 1 is not patched.
+		v.errorf(path, "conflicting-fields", "of mode %s there is only slipway's implementation: calico's needs the kernel's ipip, and krt_tunnel of its own patched BIRD", n.Mode)
+	case n.Mode.IsCalico() && n.BGP.Topology == RouteReflectors:
+		v.errorf(path, "conflicting-fields", "with route reflectors there is only slipway's implementation: upstream's is set up as a full mesh")
+	}
+	if v.c.Spec.Components != ComponentsFull {
+		v.errorf(path, "conflicting-fields", "upstream's programs run with components: full only")
+	}
 }
 
 // reservedRanges are blocks that no pod, service or machine can have: of RFC

@@ -4,9 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"net/netip"
 	"strconv"
+	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // podTemplate is what the pods of one workload have in common.
@@ -20,6 +24,9 @@ type podTemplate struct {
 	names     []string
 	daemonSet string // its name
 	stateful  bool
+	kind      PodKind // empty: echo
+	// address is what a pod of an API that runs on a node has already.
+	address netip.Addr
 }
 
 // templates lists what has to run, in the order of declaration.
@@ -33,7 +40,10 @@ func templates(o *Objects) []podTemplate {
 	}
 	for i := range o.Pods {
 		p := &o.Pods[i]
-		keep(podTemplate{namespace: p.Namespace, labels: p.Labels, spec: &p.Spec, names: []string{p.Name}})
+		keep(podTemplate{
+			namespace: p.Namespace, owner: controllerOf(p), labels: p.Labels, spec: &p.Spec, names: []string{p.Name},
+			kind: PodKind(p.Annotations[PodKindAnnotation]), address: addressOf(p),
+		})
 	}
 	for i := range o.Deployments {
 		d := &o.Deployments[i]
@@ -71,6 +81,30 @@ func templates(o *Objects) []podTemplate {
 		})
 	}
 	return out
+}
+
+// addressOf is the IPv4 address of a pod that is on a node; invalid if it has none.
+func addressOf(p *corev1.Pod) netip.Addr {
+	a, err := netip.ParseAddr(p.Status.PodIP)
+	if err != nil || p.Spec.NodeName == "" || !a.Is4() {
+		return netip.Addr{}
+	}
+	return a
+}
+
+// controllerOf names the workload that a pod is of which a controller of the API
+// made: of a Deployment's pods the Deployment, which a ReplicaSet has in its name
+// (k8s.io/kubernetes pkg/controller/deployment/sync.go, getNewReplicaSet).
+func controllerOf(p *corev1.Pod) string {
+	o := metav1.GetControllerOfNoCopy(p)
+	if o == nil {
+		return ""
+	}
+	hash := p.Labels[appsv1.DefaultDeploymentUniqueLabelKey]
+	if name, ok := strings.CutSuffix(o.Name, "-"+hash); ok && hash != "" && o.Kind == "ReplicaSet" {
+		return "Deployment/" + name
+	}
+	return o.Kind + "/" + o.Name
 }
 
 // withSubdomain names the governing service, as the StatefulSet controller
@@ -158,7 +192,10 @@ func (t *podTemplate) newPod(lab, name string) Pod {
 	p := Pod{
 		Namespace: t.namespace, Name: name, Labels: t.labels, Owner: t.owner, Ports: t.ports,
 		Hostname: t.spec.Hostname, Subdomain: t.spec.Subdomain, Kind: PodEcho,
-		MAC: derivedMAC(lab, t.namespace, name),
+		MAC: derivedMAC(lab, t.namespace, name), Address: t.address,
+	}
+	if t.kind != "" {
+		p.Kind = t.kind
 	}
 	if p.Hostname == "" {
 		p.Hostname = name[:min(len(name), 63)] // HOST_NAME_MAX is 64

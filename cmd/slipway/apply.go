@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -15,10 +16,14 @@ func (a *app) applyCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "apply -f FILE", Short: "Bring Kubernetes objects into a running lab",
 		Long: `Bring the objects of plain Kubernetes manifests into a running lab: pods appear
-and answer on their declared ports, services get their rules on every node.`,
+and answer on their declared ports, services get their rules on every node. In a lab
+with real components they go to the API, by kubectl, whatever their kind.`,
 		Example: "  slipway apply -f examples/nginx.yaml\n  kubectl create deployment web --image=nginx --port=80 --dry-run=client -o yaml | slipway apply -f -",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if real, err := a.toAPI(cmd.Context(), "apply", files); real || err != nil {
+				return err
+			}
 			name, objects, err := a.nameAndObjects(files)
 			if err != nil {
 				return err
@@ -48,6 +53,9 @@ func (a *app) deleteCmd() *cobra.Command {
 		Use: "delete -f FILE", Short: "Take Kubernetes objects out of a running lab",
 		Example: "  slipway delete -f examples/nginx.yaml", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if real, err := a.toAPI(cmd.Context(), "delete", files); real || err != nil {
+				return err
+			}
 			name, objects, err := a.nameAndObjects(files)
 			if err != nil {
 				return err
@@ -96,4 +104,25 @@ func (a *app) nameAndObjects(files []string) (string, *topology.Objects, error) 
 		return "", nil, usageError("no object in %v", files)
 	}
 	return name, all, nil
+}
+
+// toAPI hands files to kubectl if the lab has an API, and reports whether it has.
+func (a *app) toAPI(ctx context.Context, verb string, files []string) (real bool, err error) {
+	name, err := a.labName()
+	if err != nil {
+		return false, err
+	}
+	st, err := lab.ReadState(name)
+	if err != nil || !isReal(st.Cluster) {
+		return false, err
+	}
+	args := []string{verb}
+	for _, f := range files {
+		args = append(args, "-f", f)
+	}
+	if a.output != "table" {
+		args = append(args, "-o", a.output)
+	}
+	a.lab = name
+	return true, a.kubectl(ctx, args)
 }

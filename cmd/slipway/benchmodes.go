@@ -26,8 +26,9 @@ type benchFlags struct {
 	rounds, maxRounds                int
 	duration, warmUp, budget         time.Duration
 	control, tool                    string
-	quick, controls                  bool
+	quick, controls, here            bool
 	file, save                       string
+	kube                             kubeFlags
 }
 
 const benchLong = `Measure the modes side by side: a lab of each variant is brought up, and rounds go
@@ -48,6 +49,12 @@ with the same MTU for all and without offloads, and takes up to 20 minutes.
 
 After --rounds, further rounds follow of what still varies, until the intervals are within
 5 % of the medians, or --max-rounds or the --budget is reached. The plan is printed first.
+--here measures in the lab that runs (or -L LAB), of whatever kind, instead of in labs of its
+own: pods of the bench's come into it, in the namespace slipway-bench, and are taken out
+again, also when it is interrupted; nothing else of the lab is touched.
+--kubeconfig measures in the cluster of that file, of whatever making: a server's pod on one
+node and Jobs on another (--nodes), in the namespace slipway-bench, which is made and removed
+again; from pod to pod, by ClusterIP, and from node to node as the control.
 --save keeps everything as JSON, for ` + "`bench render`" + ` and ` + "`bench compare`" + `; -v prints all
 metrics, not just a summary.`
 
@@ -62,13 +69,14 @@ func (a *app) benchCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "bench", Short: "Measure the modes side by side; how fast and how big labs are",
 		Long:        benchLong,
-		Example:     "  slipway bench --quick\n  slipway bench --save bench.json -o html -w bench.html\n  slipway bench --modes flannel-vxlan,flannel-udp/ebpf --workloads tcp-stream --controls\n  slipway bench compare before.json after.json\n  slipway bench scale",
+		Example:     "  slipway bench --quick\n  slipway bench --save bench.json -o html -w bench.html\n  slipway bench --modes flannel-vxlan,flannel-udp/ebpf --workloads tcp-stream --controls\n  slipway bench --here --workloads tcp-rr,tcp-crr --save mine.json   # in the lab that is up\n  slipway bench --kubeconfig ~/.kube/config --image registry.example/slipway:v1\n  slipway bench compare before.json after.json\n  slipway bench scale",
 		Args:        noCommand,
 		Annotations: map[string]string{formatsOf: "table,csv,html,markdown,json"},
 		RunE:        func(cmd *cobra.Command, _ []string) error { return a.benchModes(cmd, &f) },
 	}
 	fl := c.Flags()
 	fl.StringSliceVar(&f.modes, "modes", nil, "only these, as flannel-vxlan or flannel-udp/simple; default all")
+	fl.BoolVar(&f.here, "here", false, "in the lab that runs (-L LAB), as it is, and in no other")
 	fl.StringSliceVar(&f.workloads, "workloads", nil, "only these: "+strings.Join(bench.Workloads(), ", "))
 	fl.StringSliceVar(&f.paths, "paths", nil, "all workloads on these: "+strings.Join(bench.Paths(), ", "))
 	fl.StringSliceVar(&f.targets, "targets", nil, "all workloads by these: "+strings.Join(bench.Targets(), ", ")+"; default pod, and all for tcp-crr")
@@ -82,6 +90,7 @@ func (a *app) benchCmd() *cobra.Command {
 	fl.DurationVar(&f.budget, "budget", defaultBudget, "for everything: no round is begun that would end later; 0 is none")
 	fl.StringVar(&f.control, "control", "", "the variant that ratios are to; default flannel-host-gw, or without it the first")
 	fl.BoolVar(&f.quick, "quick", false, "all five modes by tcp-stream, tcp-rr and tcp-crr in under a minute: 3 rounds of 0.5 s")
+	f.kube.add(c)
 	fl.StringVarP(&f.file, "write", "w", "", "write the report to this file instead of stdout")
 	fl.StringVar(&f.save, "save", "", "also write the report as JSON to this file")
 	for _, sub := range []*cobra.Command{a.benchScaleCmd(), a.benchCurveCmd(), a.benchPeersCmd(), a.benchCompareCmd(), a.benchRenderCmd()} {
@@ -115,8 +124,9 @@ func (f *benchFlags) quicken(given func(string) bool) {
 	set("budget", func() { f.budget = time.Minute })
 }
 
-// plan checks the flags and decides what will be done.
-func (f *benchFlags) plan(given func(string) bool) (bench.ModesPlan, error) {
+// plan checks the flags and decides what will be done, in a lab that runs if there
+// is one.
+func (f *benchFlags) plan(given func(string) bool, here *bench.Running) (bench.ModesPlan, error) {
 	if f.quick {
 		f.quicken(given)
 	}
@@ -126,9 +136,11 @@ func (f *benchFlags) plan(given func(string) bool) (bench.ModesPlan, error) {
 	o := bench.ModesOptions{
 		Workloads: f.workloads, Paths: f.paths, Targets: f.targets, Streams: f.streams, Controls: f.controls,
 		Rounds: f.rounds, MaxRounds: max(f.rounds, f.maxRounds), Duration: f.duration, WarmUp: f.warmUp, Budget: f.budget,
-		Control: f.control, Seed: 1, Version: version(), Runner: load.Native{}, Generator: toolSlipway,
+		Control: f.control, Seed: 1, Version: version(), Runner: load.Native{}, Generator: toolSlipway, Here: here,
 	}
-	if err := f.variants(&o); err != nil {
+	if here != nil {
+		o.Control = here.Name()
+	} else if err := f.variants(&o); err != nil {
 		return bench.ModesPlan{}, err
 	}
 	if err := f.useTool(&o, given); err != nil {
@@ -145,6 +157,8 @@ func (f *benchFlags) plan(given func(string) bool) (bench.ModesPlan, error) {
 	}
 	p := o.Plan()
 	switch least := p.Overhead() + p.Round; {
+	case p.Measurements == 0 && here != nil:
+		return p, usageError("lab %s has only the paths %s", here.Lab, strings.Join(here.Paths(), ", "))
 	case p.Measurements == 0:
 		return p, usageError("none of these modes has the path %s", strings.Join(o.Paths, ", "))
 	case p.Budget > 0 && least > p.Budget:
@@ -258,7 +272,17 @@ const (
 )
 
 func (a *app) benchModes(cmd *cobra.Command, f *benchFlags) error {
-	p, err := f.plan(cmd.Flags().Changed)
+	if err := f.checkKube(cmd.Flags().Changed); err != nil {
+		return err
+	}
+	if f.kube.file != "" {
+		return a.benchKube(cmd, f)
+	}
+	here, err := a.benchHere(cmd.Context(), f)
+	if err != nil {
+		return err
+	}
+	p, err := f.plan(cmd.Flags().Changed, here)
 	if err != nil {
 		return err
 	}
@@ -302,15 +326,12 @@ func iperfVersion(cmd *cobra.Command) (string, error) {
 // printPlan says what will be done and how long it takes, and what is already
 // known to spoil it.
 func printPlan(w io.Writer, p bench.ModesPlan) error {
-	variants := fmt.Sprintf("%d variants", len(p.Variants))
-	if n := len(p.All) - len(p.Variants); n > 0 {
-		variants += fmt.Sprintf(" and %d to explain them", n)
-	}
+	where := planned(p)
 	rounds := fmt.Sprint(p.Rounds)
 	if p.MaxRounds > p.Rounds {
 		rounds += fmt.Sprintf(" to %d", p.MaxRounds)
 	}
-	fmt.Fprintf(w, "plan: %s in %d labs, %d cases, %d measurements of %s a round\n", variants, p.Labs, len(p.Cases), p.Measurements, p.Duration)
+	fmt.Fprintf(w, "plan: %s, %d cases, %d measurements of %s a round\n", where, len(p.Cases), p.Measurements, p.Duration)
 	fmt.Fprintf(w, "      %s rounds of about %s: ", rounds, p.Round.Round(time.Second))
 	switch expected := p.Expected(); {
 	case p.Budget == 0:

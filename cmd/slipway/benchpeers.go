@@ -127,7 +127,7 @@ func (a *app) peerPrograms(ctx context.Context, sections []peers.Section) (func(
 		names = append(names, s.Components...)
 	}
 	slices.Sort(names)
-	built, err := a.buildComponents(ctx, slices.Compact(names))
+	built, err := a.buildComponents(ctx, "", slices.Compact(names))
 	if err != nil {
 		return nil, err
 	}

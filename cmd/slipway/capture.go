@@ -21,15 +21,18 @@ import (
 type captureFlags struct {
 	file, filter string
 	all, print   bool
+	headers      bool
+	command      []string // to run while it listens
 	count        int
 	duration     time.Duration
 	snapLen      int
+	on           siteFlags // real hosts
 }
 
 func (a *app) captureCmd() *cobra.Command {
 	o := captureFlags{}
 	c := &cobra.Command{
-		Use: "capture [PLACE[/DEVICE]...]", Short: "Record packets of any places and devices in one pcapng, or show them",
+		Use: "capture [PLACE[/DEVICE]...] [-- COMMAND...]", Short: "Record packets of any places and devices in one pcapng, or show them",
 		Long: `Listen at the devices of nodes, pods, routers, "external" and "fabric", all in one
 sequence. Places and devices may be patterns. Packets are shown in lines, or go
 with -w to a pcapng file that has an interface "place/device" for each device, as
@@ -38,21 +41,37 @@ they come: the file can be opened meanwhile, and -w - feeds a pipe. It ends at
 
 A filter is in tcpdump's syntax (pcap-filter(7)) and sees packets as they are on
 the device, in a tunnel the outer one: 'udp port 8472' is VXLAN here. What the
-kernel had no room for is counted and reported.`,
+kernel had no room for is counted and reported.
+
+A command after -- is run as soon as it listens, with its output on stderr. The
+capture waits for its end, and takes nothing more soon after. --headers shows packets header
+by header, each with its place in the frame.
+
+With -f or --site the places are those of a cluster on real hosts: this program is
+sent to the hosts, listens there, and is taken away again.`,
 		Example: `  slipway capture client node01 --filter 'tcp port 80'
   slipway capture 'node*/flannel.1' fabric -c 20
+  slipway capture node01/eth0 -c 1 --headers -- slipway exec client -- ping -c 1 10.244.2.2
   slipway capture --all -w all.pcapng --duration 10s
+  slipway capture --site prod 'node*/eth0' --filter 'udp port 8472' -w prod.pcapng
   slipway capture client 'node*' -w - | wireshark -k -i -`,
 		ValidArgsFunction: a.completePlaces,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.capture(cmd.Context(), args, o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if n := cmd.ArgsLenAtDash(); n >= 0 {
+				args, o.command = args[:n], args[n:]
+			}
+			return a.capture(cmd.Context(), args, o)
+		},
 	}
 	f := c.Flags()
 	f.StringVarP(&o.file, "write", "w", "", "write a pcapng to this file, - for stdout")
 	f.StringVar(&o.filter, "filter", "", "take only what this filter takes, in tcpdump's syntax")
 	f.BoolVar(&o.all, "all", false, "listen in every place of the lab")
 	f.BoolVar(&o.print, "print", false, "show packets in lines also with -w")
+	f.BoolVar(&o.headers, "headers", false, "show packets header by header")
 	f.IntVarP(&o.count, "count", "c", 0, "end after so many packets")
 	f.DurationVar(&o.duration, "duration", 0, "end after this time")
+	o.on.add(c, false)
 	f.IntVar(&o.snapLen, "snaplen", capture.DefaultSnapLen, "keep at most so many bytes of a packet")
 	return c
 }
@@ -61,6 +80,9 @@ kernel had no room for is counted and reported.`,
 func (a *app) capture(ctx context.Context, names []string, f captureFlags) error {
 	if err := a.checkCapture(names, f); err != nil {
 		return err
+	}
+	if f.on.file != "" || f.on.site != "" {
+		return a.captureSite(ctx, names, f)
 	}
 	st, err := a.state(nil)
 	if err != nil {
@@ -77,6 +99,15 @@ func (a *app) capture(ctx context.Context, names []string, f captureFlags) error
 	if os.Geteuid() != 0 {
 		return &lab.PrivilegeError{}
 	}
+	run := func(ctx context.Context, o capture.Options) (*capture.Summary, error) { return capture.Run(ctx, st, o) }
+	if len(f.command) > 0 {
+		run = a.during(f.command, st.Lab, run)
+	}
+	return a.captureWith(ctx, f, o, run)
+}
+
+// captureWith compiles the filter, opens the output, and captures.
+func (a *app) captureWith(ctx context.Context, f captureFlags, o capture.Options, run func(context.Context, capture.Options) (*capture.Summary, error)) (err error) {
 	if o.Filter, err = capture.Compile(ctx, f.filter, f.snapLen); err != nil {
 		return captureError(err)
 	}
@@ -87,7 +118,7 @@ func (a *app) capture(ctx context.Context, names []string, f captureFlags) error
 	if err != nil {
 		return err
 	}
-	s, err := capture.Run(ctx, st, o)
+	s, err := run(ctx, o)
 	if err = errors.Join(captureError(err), closeFile()); err != nil {
 		return err
 	}
@@ -100,6 +131,8 @@ func (a *app) checkCapture(names []string, f captureFlags) error {
 		return usageError("say which places to listen in, or --all (`slipway get nodes` and `slipway get pods` list them)")
 	case len(names) > 0 && f.all:
 		return usageError("--all is every place: name none beside it")
+	case len(f.command) > 0 && (f.on.file != "" || f.on.site != ""):
+		return usageError("a command after -- is for labs")
 	case f.count < 0 || f.duration < 0 || f.snapLen < 1 || f.snapLen > capture.DefaultSnapLen:
 		return usageError("count and duration are not negative, and snaplen is between 1 and %d", capture.DefaultSnapLen)
 	case f.file == "-" && f.print:
@@ -128,7 +161,7 @@ func captureError(err error) error {
 func (a *app) captureOutput(ctx context.Context, f captureFlags, o *capture.Options) (context.Context, func() error, error) {
 	closeFile := func() error { return nil }
 	if f.print || f.file == "" && a.forReading() {
-		o.Print = func(e observe.Event) error { return printEvent(a.out, e) }
+		o.Print = func(e observe.Event) error { return printEvent(a.out, e, f.headers) }
 	}
 	out := a.out
 	switch f.file {
@@ -175,9 +208,20 @@ func devicesOf(s *capture.Summary) int {
 	return n
 }
 
-// printEvent is a line of a packet.
-func printEvent(w io.Writer, e observe.Event) error {
-	_, err := fmt.Fprintf(w, "%s %s/%s %s %s\n", e.Time.Format("15:04:05.000000"), e.Place.Label, e.Device, e.Direction, e.Line())
+// printEvent is a line of a packet, and one for each of its headers if these are
+// wanted.
+func printEvent(w io.Writer, e observe.Event, headers bool) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s/%s %s ", e.Time.Format("15:04:05.000000"), e.Place.Label, e.Device, e.Direction)
+	if !headers {
+		fmt.Fprintln(&b, e.Line())
+	} else {
+		fmt.Fprintf(&b, "%d bytes\n", e.WireLength)
+		for _, h := range e.Headers() {
+			fmt.Fprintf(&b, "%6d %+4d  %-8s  %s\n", h.Offset, h.Length, h.Name, h.Text)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
 	return err
 }
 

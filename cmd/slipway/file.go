@@ -7,37 +7,74 @@ import (
 	"os"
 	"path/filepath"
 
+	"slipway/lab"
 	"slipway/topology"
 )
 
 // loadCluster reads a cluster file ("-" is stdin) with its manifests. Warnings
 // go to stderr; errors come all at once.
 func (a *app) loadCluster(path string) (*topology.Cluster, *topology.Objects, error) {
-	var c *topology.Cluster
+	c, err := a.readCluster(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	objects, err := a.loadObjects(path, c)
+	return c, objects, err
+}
+
+// loadObjects reads the objects of a cluster file's manifests.
+func (a *app) loadObjects(path string, c *topology.Cluster) (*topology.Objects, error) {
+	objects := &topology.Objects{}
+	for _, m := range c.Spec.Manifests {
+		o, err := a.loadManifests(manifestPath(path, m))
+		if err != nil {
+			return nil, err
+		}
+		objects.Merge(o)
+	}
+	return objects, nil
+}
+
+// loadFiles reads the manifests of a cluster file as they are: an API knows more
+// kinds of objects than a lab without one.
+func (a *app) loadFiles(path string, c *topology.Cluster) ([]lab.Manifest, error) {
+	var out []lab.Manifest
+	for _, m := range c.Spec.Manifests {
+		data, err := os.ReadFile(manifestPath(path, m))
+		if err != nil {
+			return nil, &coded{exitUsage, fmt.Errorf("read manifest: %w", err)}
+		}
+		data, old, err := topology.Modernize(data)
+		if err != nil {
+			return nil, &coded{exitUsage, fmt.Errorf("manifest %s: %w", m, err)}
+		}
+		for _, ref := range old {
+			fmt.Fprintf(a.err, "%s: warning: %s is of an API version that is no longer served by Kubernetes; given to the API as apps/v1\n", m, ref)
+		}
+		out = append(out, lab.Manifest{Name: m, Data: data})
+	}
+	return out, nil
+}
+
+// manifestPath is where a manifest lies that a cluster file names.
+func manifestPath(file, manifest string) string {
+	if file == "-" {
+		return topology.ManifestPath("", manifest)
+	}
+	return topology.ManifestPath(filepath.Dir(file), manifest)
+}
+
+func (a *app) readCluster(path string) (c *topology.Cluster, err error) {
 	var diags topology.Diagnostics
-	var err error
-	dir := filepath.Dir(path)
 	if path == "-" {
-		dir = ""
 		c, diags, err = topology.LoadReader("stdin", a.in)
 	} else {
 		c, diags, err = topology.Load(path)
 	}
 	if err != nil {
-		return nil, nil, &coded{exitUsage, err}
+		return nil, &coded{exitUsage, err}
 	}
-	if err := a.judge(diags); err != nil {
-		return nil, nil, err
-	}
-	objects := &topology.Objects{}
-	for _, m := range c.Spec.Manifests {
-		o, err := a.loadManifests(topology.ManifestPath(dir, m))
-		if err != nil {
-			return nil, nil, err
-		}
-		objects.Merge(o)
-	}
-	return c, objects, nil
+	return c, a.judge(diags)
 }
 
 // loadManifests reads one file of Kubernetes objects ("-" is stdin).

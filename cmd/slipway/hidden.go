@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -9,6 +13,7 @@ import (
 	"slipway/datapath/cni"
 	"slipway/lab"
 	"slipway/lab/daemon"
+	"slipway/lab/initd"
 )
 
 // daemonCmd is what `up` starts; people do not.
@@ -25,6 +30,36 @@ func (a *app) daemonCmd() *cobra.Command {
 			})
 		},
 	}
+}
+
+// nodeCmd is the first process of a node with real components.
+func (a *app) nodeCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: lab.NodeCommand + " CONFIG", Hidden: true, Args: cobra.ExactArgs(1), Short: "Run as a node's first process",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			raw, err := os.ReadFile(args[0])
+			if err != nil {
+				return err
+			}
+			var c initd.Config
+			if err := json.Unmarshal(raw, &c); err != nil {
+				return fmt.Errorf("read %s: %w", args[0], err)
+			}
+			return initd.Run(cmd.Context(), c)
+		},
+	}
+}
+
+// playSystemd runs as systemctl or journalctl of a node, if called so, and returns
+// the exit code.
+func playSystemd(ctx context.Context, argv []string) (code int, played bool) {
+	switch filepath.Base(argv[0]) {
+	case "systemctl":
+		return initd.Systemctl(ctx, argv[1:], os.Stdout, os.Stderr), true
+	case "journalctl":
+		return initd.Journalctl(ctx, argv[1:], os.Stdout, os.Stderr), true
+	}
+	return 0, false
 }
 
 func (a *app) speakerCmd() *cobra.Command {

@@ -22,6 +22,9 @@ func main() {
 	base, gone := context.WithCancelCause(context.Background())
 	ctx, stop := signal.NotifyContext(base, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	if code, ok := playSystemd(ctx, os.Args); ok {
+		os.Exit(code) //nolint:gocritic // what is deferred ends with the process
+	}
 	// A write whose reader is gone must be an error and not the end of the
 	// program, so that `slipway demo | head` leaves no lab behind. The signal
 	// itself says nothing: it comes of any socket, that of a daemon that ended too.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"testing"
 
+	"slipway/internal/testnet"
 	"slipway/lab"
 )
 
@@ -28,10 +29,8 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	binDir = dir
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "slipway"), ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build slipway: %v\n%s", err, out)
+	if err := testnet.Build(filepath.Join(dir, "slipway"), "slipway/cmd/slipway"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()

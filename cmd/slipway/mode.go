@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -8,6 +9,7 @@ import (
 
 	"slipway/internal/ordered"
 	"slipway/lab"
+	"slipway/lab/kube"
 	"slipway/topology"
 )
 
@@ -22,7 +24,8 @@ func (a *app) modeCmd() *cobra.Command {
 connections to a service, so that the gap is measured and not guessed; afterwards
 every node is read back, so that nothing of the old mode stays behind unseen.
 Pods keep their namespaces; between flannel and calico modes they get new
-addresses, because the two hand them out differently.`,
+addresses, because the two hand them out differently. With components: full every pod's
+sandbox is made again, as containers' attachments are of one mode.`,
 		Example:   "  slipway mode calico-bgp\n  slipway mode flannel-host-gw -o json",
 		ValidArgs: names, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -38,9 +41,7 @@ addresses, because the two hand them out differently.`,
 			if !known {
 				return usageError("mode %q is not one of %s", mode, join(topology.ModeNames()))
 			}
-			p := a.progress()
-			res, err := lab.SwitchMode(cmd.Context(), name, mode, p)
-			p.clear()
+			res, err := a.switchMode(cmd.Context(), name, mode)
 			if err != nil {
 				return a.halfDone(cmd.Context(), name, err)
 			}
@@ -55,8 +56,30 @@ addresses, because the two hand them out differently.`,
 	}
 }
 
-func printMode(w io.Writer, r *lab.ModeResult) error {
+// switchMode switches a lab, by the installer too where components are real.
+func (a *app) switchMode(ctx context.Context, name string, mode topology.ModeName) (*kube.ModeResult, error) {
+	st, err := lab.ReadState(name)
+	if err != nil {
+		return nil, err
+	}
+	p := a.progress()
+	defer p.clear()
+	if isReal(st.Cluster) {
+		o := kube.Options{Build: a.buildProgress().on}
+		o.Progress = p
+		return kube.SwitchMode(ctx, o, name, mode)
+	}
+	res, err := lab.SwitchMode(ctx, name, mode, p, nil)
+	return &kube.ModeResult{ModeResult: res}, err
+}
+
+func printMode(w io.Writer, r *kube.ModeResult) error {
 	fmt.Fprintf(w, "lab %s: %s → %s, %s in %s\n", r.Lab, r.From, r.Mode, plural(len(r.Changes), "change"), ms(r.Took))
+	for _, ph := range r.Phases {
+		if ph.Changed > 0 {
+			fmt.Fprintf(w, "  %s: %s on the nodes in %s\n", ph.ID, plural(ph.Changed, "item"), ms(ph.Took))
+		}
+	}
 	for _, k := range ordered.Keys(r.Implementations) {
 		fmt.Fprintf(w, "  %s: %s\n", k, r.Implementations[k])
 	}

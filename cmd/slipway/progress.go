@@ -76,6 +76,21 @@ func (p *progress) say() {
 	fmt.Fprintln(p.w, p.line())
 }
 
+// note says something that lasts beside the line that is redrawn.
+func (p *progress) note(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.log != nil:
+		p.log.Info(text, "phase", p.phase)
+	case p.live:
+		fmt.Fprintf(p.w, "\r\033[K%s\n", text)
+		p.draw()
+	default:
+		fmt.Fprintln(p.w, "slipway: "+text)
+	}
+}
+
 func (p *progress) line() string {
 	s := "slipway: " + p.phase
 	if p.total == 0 || p.done == 0 {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -89,15 +90,15 @@ func printInspect(w io.Writer, st *lab.State) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	if err := printNodes(w, st); err != nil {
+	if err := printNodes(w, st, false); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
-	if err := printPods(w, st, ""); err != nil {
+	if err := printPods(w, st, "", false); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
-	return printServices(w, st, "")
+	return printServices(w, st, "", false)
 }
 
 func (a *app) getCmd() *cobra.Command {
@@ -106,22 +107,27 @@ func (a *app) getCmd() *cobra.Command {
 	c := &cobra.Command{
 		Use: "get " + strings.Join(kinds, "|"), Short: "List what is in a lab, as kubectl would",
 		Long: `List what is in a lab. Routes are read from the nodes' kernels at this moment;
-leases are the pod subnets (flannel) or address blocks (calico) of the nodes.`,
-		Example: "  slipway get pods\n  slipway get services -n default -o yaml\n  slipway get routes",
-		Args:    cobra.ExactArgs(1), ValidArgs: kinds,
+leases are the pod subnets (flannel) or address blocks (calico) of the nodes. -o wide
+shows more of nodes, pods and services.`,
+		Example:     "  slipway get pods\n  slipway get nodes -o wide\n  slipway get services -n default -o yaml\n  slipway get routes",
+		Annotations: map[string]string{formatsOf: "table,text,wide,json,yaml"},
+		Args:        cobra.ExactArgs(1), ValidArgs: kinds,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			st, err := a.state(nil)
 			if err != nil {
 				return err
 			}
-			s := st.Snapshot
+			s, wide := st.Snapshot, a.output == "wide"
+			if wide {
+				a.output = "table"
+			}
 			switch args[0] {
 			case "nodes", "node", "no":
-				return a.print(s.Nodes, func(w io.Writer) error { return printNodes(w, st) })
+				return a.print(s.Nodes, func(w io.Writer) error { return printNodes(w, st, wide) })
 			case "pods", "pod", "po":
-				return a.print(inNamespace(s.Pods, namespace, func(p topology.Pod) string { return p.Namespace }), func(w io.Writer) error { return printPods(w, st, namespace) })
+				return a.print(inNamespace(s.Pods, namespace, func(p topology.Pod) string { return p.Namespace }), func(w io.Writer) error { return printPods(w, st, namespace, wide) })
 			case "services", "service", "svc":
-				return a.print(inNamespace(s.Services, namespace, func(v topology.Service) string { return v.Namespace }), func(w io.Writer) error { return printServices(w, st, namespace) })
+				return a.print(inNamespace(s.Services, namespace, func(v topology.Service) string { return v.Namespace }), func(w io.Writer) error { return printServices(w, st, namespace, wide) })
 			case "endpoints", "endpoint", "ep":
 				return a.print(inNamespace(s.Services, namespace, func(v topology.Service) string { return v.Namespace }), func(w io.Writer) error { return printEndpoints(w, st, namespace) })
 			case "routes", "route":
@@ -152,16 +158,43 @@ func inNamespace[T any](list []T, ns string, of func(T) string) []T {
 	return out
 }
 
-func printNodes(w io.Writer, st *lab.State) error {
-	var rows [][]string
+func printNodes(w io.Writer, st *lab.State, wide bool) error {
+	var rows, more [][]string
 	for _, n := range st.Snapshot.Nodes {
 		var roles []string
 		for _, r := range n.Roles {
 			roles = append(roles, string(r))
 		}
 		rows = append(rows, []string{n.Name, strings.Join(roles, ","), n.Segment, n.Address.String(), podsOf(n), lab.NSOfMachine(st.Lab, n.Name)})
+		more = append(more, []string{n.Interface.Name, n.Interface.MAC, dash(n.VTEPMAC), tunnelOf(n), labels(n.Labels)})
 	}
-	return printTable(w, []string{"NODE", "ROLES", "SEGMENT", "ADDRESS", "PODS", "NAMESPACE"}, rows)
+	return printWide(w, wide, []string{"NODE", "ROLES", "SEGMENT", "ADDRESS", "PODS", "NAMESPACE"}, rows, []string{"DEVICE", "MAC", "VTEP-MAC", "TUNNEL", "LABELS"}, more)
+}
+
+// printWide prints a table with more columns, if they are wanted.
+func printWide(w io.Writer, wide bool, head []string, rows [][]string, moreHead []string, more [][]string) error {
+	if wide {
+		head = append(head, moreHead...)
+		for i := range rows {
+			rows[i] = append(rows[i], more[i]...)
+		}
+	}
+	return printTable(w, head, rows)
+}
+
+func tunnelOf(n topology.NodeState) string {
+	if n.TunnelAddress.IsValid() {
+		return n.TunnelAddress.String()
+	}
+	return "-"
+}
+
+func labels(of map[string]string) string {
+	var out []string
+	for _, k := range ordered.Keys(of) {
+		out = append(out, k+"="+of[k])
+	}
+	return dash(strings.Join(out, ","))
 }
 
 func podsOf(n topology.NodeState) string {
@@ -178,16 +211,17 @@ func podsOf(n topology.NodeState) string {
 	return strings.Join(blocks, ",")
 }
 
-func printPods(w io.Writer, st *lab.State, namespace string) error {
-	var rows [][]string
+func printPods(w io.Writer, st *lab.State, namespace string, wide bool) error {
+	var rows, more [][]string
 	for _, p := range inNamespace(st.Snapshot.Pods, namespace, func(p topology.Pod) string { return p.Namespace }) {
 		var ports []string
 		for _, c := range p.Ports {
 			ports = append(ports, fmt.Sprintf("%d/%s", c.Port, c.Protocol))
 		}
 		rows = append(rows, []string{p.Namespace, p.Name, p.Address.String(), p.Node, dash(strings.Join(ports, ","))})
+		more = append(more, []string{p.MAC, dash(p.Owner), labels(p.Labels)})
 	}
-	return printTable(w, []string{"NAMESPACE", "POD", "ADDRESS", "NODE", "PORTS"}, rows)
+	return printWide(w, wide, []string{"NAMESPACE", "POD", "ADDRESS", "NODE", "PORTS"}, rows, []string{"MAC", "OWNER", "LABELS"}, more)
 }
 
 func dash(s string) string {
@@ -197,8 +231,8 @@ func dash(s string) string {
 	return s
 }
 
-func printServices(w io.Writer, st *lab.State, namespace string) error {
-	var rows [][]string
+func printServices(w io.Writer, st *lab.State, namespace string, wide bool) error {
+	var rows, more [][]string
 	for _, s := range inNamespace(st.Snapshot.Services, namespace, func(v topology.Service) string { return v.Namespace }) {
 		var ports []string
 		for _, p := range s.Ports {
@@ -213,8 +247,13 @@ func printServices(w io.Writer, st *lab.State, namespace string) error {
 			ip = s.ClusterIP.String()
 		}
 		rows = append(rows, []string{s.Namespace, s.Name, string(s.Type), ip, dash(strings.Join(ports, ",")), strconv.Itoa(endpointsOf(s))})
+		var outside []string
+		for _, a := range append(slices.Clone(s.ExternalIPs), s.LoadBalancerIPs...) {
+			outside = append(outside, a.String())
+		}
+		more = append(more, []string{dash(strings.Join(outside, ",")), labels(s.Selector)})
 	}
-	return printTable(w, []string{"NAMESPACE", "SERVICE", "TYPE", "CLUSTER-IP", "PORTS", "ENDPOINTS"}, rows)
+	return printWide(w, wide, []string{"NAMESPACE", "SERVICE", "TYPE", "CLUSTER-IP", "PORTS", "ENDPOINTS"}, rows, []string{"EXTERNAL-IP", "SELECTOR"}, more)
 }
 
 func endpointsOf(s topology.Service) int {
@@ -308,6 +347,9 @@ func printHealth(w io.Writer, h *lab.Health) error {
 	}
 	for _, m := range h.Missing {
 		fmt.Fprintf(w, "  missing: %s\n", m)
+	}
+	for _, n := range h.Off {
+		fmt.Fprintf(w, "  off: %s (its first process does not answer)\n", n)
 	}
 	for _, c := range h.Drift {
 		fmt.Fprintf(w, "  drift: %-7s %-12s %s\n", c.Action, c.Node, c.Command)

@@ -18,7 +18,10 @@ import (
 
 	"slipway/datapath/bpf"
 	"slipway/installer/components"
+	"slipway/installer/images"
+	"slipway/installer/site"
 	"slipway/lab"
+	"slipway/lab/kube"
 	"slipway/lab/podexec"
 	"slipway/topology"
 )
@@ -93,6 +96,8 @@ func exitCode(ctx context.Context, err error) int {
 	var path *lab.PathError
 	var unknown *components.UnknownError
 	var missing *components.MissingError
+	var inotify *kube.InotifyError
+	var tool *images.MissingError
 	switch {
 	case errors.As(err, &silent):
 		return silent.code
@@ -102,7 +107,7 @@ func exitCode(ctx context.Context, err error) int {
 		return c.code
 	case errors.As(err, &diags), errors.As(err, &name), errors.As(err, &path), errors.As(err, &unknown), errors.Is(err, lab.ErrNoLab):
 		return exitUsage
-	case errors.As(err, &privilege), errors.As(err, &unsupported), errors.As(err, &missing), errors.Is(err, exec.ErrNotFound), denied(err):
+	case errors.As(err, &privilege), errors.As(err, &unsupported), errors.As(err, &missing), errors.As(err, &inotify), errors.As(err, &tool), errors.Is(err, exec.ErrNotFound), denied(err):
 		return exitMissing
 	default:
 		return exitNo
@@ -149,7 +154,13 @@ func readerGone(ctx context.Context) bool { return errors.Is(context.Cause(ctx),
 func hint(err error) string {
 	var notRun *podexec.NotRunError
 	var program *exec.Error
+	var own interface{ Hint() string }
+	var unrehearsed *site.UnrehearsedError
 	switch {
+	case errors.As(err, &own):
+		return own.Hint()
+	case errors.As(err, &unrehearsed):
+		return "`slipway install rehearse` goes through it in a lab; --unrehearsed carries it out all the same"
 	case errors.Is(err, errNoneUp):
 		return "`slipway up -f FILE` makes one"
 	case errors.As(err, &notRun):
@@ -204,8 +215,8 @@ machine's own network is never touched.`,
 	root.AddCommand(
 		a.demoCmd(), a.upCmd(), a.downCmd(), a.listCmd(), a.inspectCmd(), a.statusCmd(),
 		a.applyCmd(), a.deleteCmd(), a.getCmd(), a.execCmd(), a.shellCmd(), a.modeCmd(), a.traceCmd(), a.benchCmd(),
-		a.captureCmd(), a.proxyCmd(), a.graphCmd(), a.componentsCmd(), a.doctorCmd(), a.schemaCmd(), a.versionCmd(), a.manCmd(),
-		a.cniCmd(), a.daemonCmd(), a.speakerCmd(),
+		a.captureCmd(), a.watchCmd(), a.outageCmd(), a.proxyCmd(), a.scenarioCmd(), a.graphCmd(), a.uiCmd(), a.componentsCmd(), a.installCmd(), a.kubeconfigCmd(), a.kubectlCmd(), a.doctorCmd(), a.schemaCmd(), a.versionCmd(), a.manCmd(),
+		a.agentCmd(), a.occupyCmd(), a.imageStandInCmd(), a.meshCmd(), a.cniCmd(), a.daemonCmd(), a.speakerCmd(), a.nodeCmd(), a.kubeletsCmd(), a.hostAgentCmd(), a.benchServerCmd(), a.benchClientCmd(),
 	)
 	for _, c := range root.Commands() {
 		wrapArgs(c)

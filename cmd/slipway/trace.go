@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -35,6 +36,7 @@ type traceFlags struct {
 	record   string
 	replay   string
 	file     string
+	on       siteFlags // real hosts
 }
 
 const traceLong = `Follow a packet from SRC to DST through every namespace, device, table and rule:
@@ -45,6 +47,10 @@ SRC is a node, a router, a pod or "external" (a client on the underlay).
 DST is one of those, an address, or a service: NAME, svc/NAME, NAMESPACE/NAME,
 NAME.NAMESPACE.svc.cluster.local; a NodePort is NODE:PORT. PORT is a number or a
 name; a service or pod with a port needs none, and what has none is pinged.
+
+With -f or --site the hosts are real: this program is sent to them, reads their state,
+sends the packet from where it comes from, watches it on all of them, and is taken
+away again.
 
 With --predict nothing is sent. --what-if predicts on an edited copy of the state,
 and may be repeated:
@@ -95,6 +101,7 @@ func (a *app) traceCmd() *cobra.Command {
 	fl.StringVar(&f.record, "record", "", "also write topology, state, rules, packets and trace to this directory")
 	fl.StringVar(&f.replay, "replay", "", "show a recorded trace; needs no lab and no privilege")
 	fl.StringVarP(&f.file, "write", "w", "", "write the result to this file instead of stdout")
+	f.on.add(c, false)
 	c.AddCommand(a.traceDiffCmd())
 	return c
 }
@@ -145,6 +152,9 @@ func (a *app) trace(cmd *cobra.Command, f *traceFlags, args []string) error {
 	if f.replay != "" {
 		return a.replay(f)
 	}
+	if f.on.file != "" || f.on.site != "" {
+		return a.traceSite(cmd, f, args)
+	}
 	st, err := a.state(nil)
 	if err != nil {
 		return err
@@ -158,7 +168,7 @@ func (a *app) trace(cmd *cobra.Command, f *traceFlags, args []string) error {
 	case f.follow:
 		return a.follow(cmd.Context(), t, req, f)
 	case f.count > 1:
-		return a.traceMany(cmd.Context(), t, req, f)
+		return a.traceMany(cmd.Context(), func(ctx context.Context) (*tracer.Bundle, error) { return t.Trace(ctx, req) }, f)
 	}
 	b, err := t.Trace(cmd.Context(), req)
 	if err != nil {

@@ -29,12 +29,12 @@ type traceList struct {
 }
 
 // traceMany sends one packet after the other.
-func (a *app) traceMany(ctx context.Context, t *tracer.Tracer, req tracer.Request, f *traceFlags) error {
+func (a *app) traceMany(ctx context.Context, one func(context.Context) (*tracer.Bundle, error), f *traceFlags) error {
 	list := traceList{APIVersion: tracer.APIVersion, Kind: "TraceList", Verdicts: map[string]int{}, Endpoints: map[string]int{}}
 	p := a.progress()
 	p.Phase("packets", f.count)
 	for range f.count {
-		b, err := t.Trace(ctx, req)
+		b, err := one(ctx)
 		if err != nil {
 			p.clear()
 			return traceError(err)

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"slipway/internal/ordered"
 	"slipway/lab"
+	"slipway/lab/kube"
 	"slipway/topology"
 )
 
@@ -34,6 +36,7 @@ one control-plane and two workers is made.`,
 		Example: `  slipway up                                   # three nodes, flannel-vxlan
   slipway up -f examples/flannel-3node.yaml
   slipway up -f examples/two-racks.yaml --mode calico-bgp --timings
+  slipway up --components light                # real etcd, API, controllers, scheduler, kube-proxy
   cat cluster.yaml | slipway up -f -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -41,12 +44,16 @@ one control-plane and two workers is made.`,
 			if err != nil {
 				return err
 			}
+			opts.KeepFailed = o.keep
+			if isReal(opts.Cluster) {
+				return a.upReal(cmd.Context(), kube.Options{UpOptions: opts}, o.timings, o.quiet)
+			}
 			// A command that is over in a moment has better things to do than to
 			// collect garbage.
 			debug.SetGCPercent(-1)
 			debug.SetMemoryLimit(heapBeforeGC)
 			p := a.progress()
-			opts.KeepFailed, opts.Progress = o.keep, p
+			opts.Progress = p
 			res, err := lab.Up(cmd.Context(), opts)
 			p.clear()
 			if err != nil {
@@ -58,7 +65,7 @@ one control-plane and two workers is made.`,
 	f := c.Flags()
 	f.StringVarP(&o.file, "file", "f", "", "cluster file; - reads stdin")
 	f.StringVar(&o.mode, "mode", "", "datapath mode instead of the file's")
-	f.StringVar(&o.components, "components", "", "real components: none (light and full come with the component catalogue)")
+	f.StringVar(&o.components, "components", "", "how much of Kubernetes really runs in the nodes: none, light (all but kubelet and containers) or full")
 	f.StringVar(&o.cni, "cni", "", "how pods are plugged in: in-process (default) or exec, the plugin binary through libcni")
 	f.BoolVar(&o.timings, "timings", false, "print where the time went")
 	f.BoolVar(&o.keep, "keep-failed", false, "leave a new lab that could not be finished as it is")
@@ -70,13 +77,12 @@ func (a *app) upOptions(file, mode, components, cni string) (lab.UpOptions, erro
 	var o lab.UpOptions
 	var err error
 	if file != "" {
-		o.Cluster, o.Objects, err = a.loadCluster(file)
-		if err == nil && a.lab != "" {
-			o.Cluster.Metadata.Name = a.lab
-			err = validName(o.Cluster)
-		}
+		o, err = a.fromFile(file, components)
 	} else {
-		o.Cluster, o.Objects, err = a.runningOrDefault()
+		o, err = a.runningOrDefault()
+		if err == nil && components != "" {
+			err = withComponents(o.Cluster, components)
+		}
 	}
 	if err != nil {
 		return o, err
@@ -92,13 +98,45 @@ func (a *app) upOptions(file, mode, components, cni string) (lab.UpOptions, erro
 	default:
 		return o, usageError("%w, not %q", errBadCNI, cni)
 	}
-	if components != "" {
-		o.Cluster.Spec.Components = topology.Components(components)
-	}
-	if c := o.Cluster.Spec.Components; c != topology.ComponentsNone && c != "" {
-		return o, usageError("components: %q is not available in this version, which runs labs with `components: none`", c)
-	}
 	return o, nil
+}
+
+// fromFile reads a cluster file, and its manifests as what they are for: objects
+// to plan with, or files for the API.
+func (a *app) fromFile(file, components string) (o lab.UpOptions, err error) {
+	if o.Cluster, err = a.readCluster(file); err != nil {
+		return o, err
+	}
+	if a.lab != "" {
+		o.Cluster.Metadata.Name = a.lab
+		if err := validName(o.Cluster); err != nil {
+			return o, err
+		}
+	}
+	if components != "" {
+		if err := withComponents(o.Cluster, components); err != nil {
+			return o, err
+		}
+	}
+	if isReal(o.Cluster) {
+		o.Objects = &topology.Objects{}
+		o.Manifests, err = a.loadFiles(file, o.Cluster)
+		return o, err
+	}
+	o.Objects, err = a.loadObjects(file, o.Cluster)
+	return o, err
+}
+
+// withComponents checks and sets a cluster's components as --components asks.
+func withComponents(c *topology.Cluster, components string) error {
+	all := []topology.Components{topology.ComponentsNone, topology.ComponentsLight, topology.ComponentsFull}
+	if c.Spec.Components = topology.Components(components); !slices.Contains(all, c.Spec.Components) {
+		return usageError("components %q is not one of %s", components, join(all))
+	}
+	if err := topology.Validate(c).Err(); err != nil {
+		return &coded{exitUsage, fmt.Errorf("components %s: %w", components, err)}
+	}
+	return nil
 }
 
 func validName(c *topology.Cluster) error {
@@ -109,16 +147,16 @@ func validName(c *topology.Cluster) error {
 }
 
 // runningOrDefault is the cluster of the lab that is up, or a default one.
-func (a *app) runningOrDefault() (*topology.Cluster, *topology.Objects, error) {
+func (a *app) runningOrDefault() (o lab.UpOptions, err error) {
 	name := a.lab
 	if name == "" {
 		names, err := lab.Names()
 		if err != nil {
-			return nil, nil, err
+			return o, err
 		}
 		if len(names) > 1 {
 			_, err := a.labName()
-			return nil, nil, err
+			return o, err
 		}
 		name = "demo"
 		if len(names) == 1 {
@@ -127,13 +165,14 @@ func (a *app) runningOrDefault() (*topology.Cluster, *topology.Objects, error) {
 	}
 	st, err := lab.ReadState(name)
 	if err == nil {
-		return st.Cluster, st.FromFile, nil
+		return lab.UpOptions{Cluster: st.Cluster, Objects: st.FromFile, Manifests: st.Manifests}, nil
 	}
 	if !errors.Is(err, lab.ErrNoLab) {
-		return nil, nil, err
+		return o, err
 	}
-	c, err := defaultCluster(name)
-	return c, &topology.Objects{}, err
+	o.Objects = &topology.Objects{}
+	o.Cluster, err = defaultCluster(name)
+	return o, err
 }
 
 // leftError is a command that was cut off or failed and left something that

@@ -1,7 +1,6 @@
 package bgp_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -157,30 +155,13 @@ func startIn(ctx context.Context, t testing.TB, ns *netns.NS) (*bgp.Process, err
 
 // logTo keeps what the speaker says and shows it if the test fails.
 func logTo(t testing.TB) *slog.Logger {
-	var buf lockedBuffer
+	var buf testnet.Buffer
 	t.Cleanup(func() {
 		if t.Failed() && buf.String() != "" {
 			t.Logf("speaker:\n%s", buf.String())
 		}
 	})
 	return slog.New(slog.NewTextHandler(&buf, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // wait fails the test if the speaker does not get there.

@@ -133,13 +133,13 @@ protocol bgp slipway {
 type spawned struct {
 	t    *testing.T
 	cmd  *exec.Cmd
-	said *lockedBuffer
+	said *testnet.Buffer
 	done chan struct{}
 }
 
 func spawn(t *testing.T, ns *netns.NS, name string, args ...string) *spawned {
 	t.Helper()
-	s := &spawned{t: t, cmd: exec.Command(name, args...), said: &lockedBuffer{}, done: make(chan struct{})}
+	s := &spawned{t: t, cmd: exec.Command(name, args...), said: &testnet.Buffer{}, done: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = s.said, s.said
 	must(t, ns.Do(s.cmd.Start))
 	go func() {

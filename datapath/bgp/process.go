@@ -29,7 +29,7 @@ var ErrEnded = errors.New("BGP speaker ended")
 const letGo = 2 * time.Second
 
 // answer is how long a speaker may take to answer a configuration.
-const answer = 10 * time.Second
+const answer = time.Minute
 
 // Status is what a speaker has told so far.
 type Status struct {

@@ -48,6 +48,20 @@ func ProbeKernelIPIP() error {
 	})
 }
 
+// errOwnTunl0 is why tunl0 cannot be a TUN: that of the module cannot be deleted.
+var errOwnTunl0 = errors.New("module ipip is loaded and has a tunl0 in every network namespace (implementation kernel works; so does rmmod ipip, if nothing else uses it)")
+
+// probeTunl0 answers with an *UnsupportedError where new namespaces already have a
+// tunl0: the module's, unless net.core.fb_tunnels_only_for_init_net says otherwise.
+func probeTunl0() error {
+	return inScratch("a tunl0 without the kernel's IPIP", func(_ *netns.NS, h *nl.Handle) error {
+		if _, err := h.LinkByName("tunl0"); err == nil {
+			return errOwnTunl0
+		}
+		return nil
+	})
+}
+
 // ProbeTC attaches the IPIP programs in a scratch namespace. It answers with an
 // *UnsupportedError where they cannot be loaded or attached.
 func ProbeTC() error {
@@ -113,9 +127,9 @@ func ChooseIPIP(want topology.IPIPImplementation) (topology.IPIPImplementation, 
 	case topology.IPIPKernel:
 		err = ProbeKernelIPIP()
 	case topology.IPIPeBPF:
-		err = errors.Join(ProbeTUN(), ProbeTC())
+		err = errors.Join(probeTunl0(), ProbeTUN(), ProbeTC())
 	case topology.IPIPUserspace:
-		err = ProbeTUN()
+		err = errors.Join(probeTunl0(), ProbeTUN())
 	case topology.IPIPAuto, "":
 		return chooseBest()
 	default:

@@ -24,6 +24,10 @@ func TestChooseIPIP(t *testing.T) {
 	}
 	for _, explicit := range []topology.IPIPImplementation{topology.IPIPeBPF, topology.IPIPUserspace} {
 		got, _, err := ChooseIPIP(explicit)
+		var taken *UnsupportedError
+		if kernel == nil && errors.As(err, &taken) {
+			continue // its tunl0 is in the way
+		}
 		if err != nil || got != explicit {
 			t.Errorf("asked for %q: got %q, %v", explicit, got, err)
 		}

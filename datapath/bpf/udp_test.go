@@ -121,7 +121,8 @@ func TestUDPLargePacketsStayWhole(t *testing.T) {
 		t.Errorf("encapsulated %d bytes a packet: segmented before", mean)
 	}
 	for _, c := range []bpf.UDPCounters{sent, got} {
-		if c.Failed+c.BadLength+c.NotIPv4+c.NoLease+c.TooLong+c.Coalesced+c.TTLExpired != 0 {
+		// What is not IPv4 is the kernel's, which asks for routers when it likes.
+		if c.Failed+c.BadLength+c.NoLease+c.TooLong+c.Coalesced+c.TTLExpired != 0 {
 			t.Errorf("packets were lost: %+v", c)
 		}
 	}

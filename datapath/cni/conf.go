@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -24,11 +25,14 @@ const (
 // runtimeConfig what the runtime adds for one pod (capabilities "ips" and "mac").
 type netConf struct {
 	types.PluginConf
-	Mode          string        `json:"mode"`
-	Bridge        string        `json:"bridge,omitempty"`
-	MTU           int           `json:"mtu,omitempty"` // bytes of IP packet
-	Gateway       string        `json:"gateway,omitempty"`
-	Hairpin       bool          `json:"hairpin,omitempty"`
+	Mode    string `json:"mode"`
+	Bridge  string `json:"bridge,omitempty"`
+	MTU     int    `json:"mtu,omitempty"` // bytes of IP packet
+	Gateway string `json:"gateway,omitempty"`
+	Hairpin bool   `json:"hairpin,omitempty"`
+	// Ready, if set, is a file without which nothing is plugged in: whoever
+	// programs the node makes it then, where a reboot takes it away.
+	Ready         string        `json:"ready,omitempty"`
 	RuntimeConfig runtimeConfig `json:"runtimeConfig,omitzero"`
 }
 
@@ -45,6 +49,17 @@ type podArgs struct {
 	K8S_POD_NAME      types.UnmarshallableString //nolint:revive // the name is the protocol's
 	SLIPWAY_HOST_IF   types.UnmarshallableString //nolint:revive // as its neighbours
 	SLIPWAY_HOST_MAC  types.UnmarshallableString //nolint:revive // as its neighbours
+}
+
+// programmed reports an error of the given code until the node is programmed.
+func (c netConf) programmed(code uint) error {
+	if c.Ready == "" {
+		return nil
+	}
+	if _, err := os.Stat(c.Ready); err != nil {
+		return types.NewError(code, "the node's network is not programmed yet", err.Error())
+	}
+	return nil
 }
 
 func parseConf(stdin []byte) (netConf, error) {

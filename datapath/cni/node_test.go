@@ -303,6 +303,26 @@ func TestDetachLeavesNothing(t *testing.T) {
 }
 
 // A pod whose namespace was made anew keeps its host interface's name.
+// A pod that gets a former one's address is reached at once: the node does not
+// send to the former one's MAC until ARP forgets it.
+func TestAddressOfAFormerPod(t *testing.T) {
+	for _, k := range kinds {
+		t.Run(k.name, func(t *testing.T) {
+			n, node := newNode(t)
+			old, pod := testnet.NewNS(t), testnet.NewNS(t)
+			p := k.port(0)
+			attach(t, n, old, p, true)
+			ping(t, node, p.Address.Addr())
+			if _, err := n.Detach(t.Context(), old, p); err != nil {
+				t.Fatal(err)
+			}
+			p.Pod, p.HostIf, p.ContainerMAC = "default/next", p.HostIf[:4]+"9", "0a:58:0a:f4:01:99"
+			attach(t, n, pod, p, true)
+			ping(t, node, p.Address.Addr())
+		})
+	}
+}
+
 func TestAttachFollowsANewNamespace(t *testing.T) {
 	n, node := newNode(t)
 	old, pod := testnet.NewNS(t), testnet.NewNS(t)

@@ -89,6 +89,9 @@ func cmdAdd(args *skel.CmdArgs) error {
 		return err
 	}
 	defer c.end()
+	if err := c.conf.programmed(types.ErrTryAgainLater); err != nil {
+		return err
+	}
 	if err := c.needPod(); err != nil {
 		return err
 	}
@@ -197,8 +200,26 @@ func cmdDel(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
+	if other, err := c.othersLink(port); other || err != nil {
+		return err
+	}
 	_, err = c.node.Detach(ctx, c.pod, port)
 	return asCNI(err)
+}
+
+// othersLink reports whether the link of that name was made for another
+// container: links are named after pods, and runtimes delete a pod's former
+// container once more when its next one runs already.
+func (c *call) othersLink(port datapath.PodPort) (bool, error) {
+	host, err := c.node.rt.link(port.HostIf)
+	if nl.Missing(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read link %s: %w", port.HostIf, err)
+	}
+	own := alias(c.conf.Name, ContainerID(port.Pod), port.ContainerIf)
+	return strings.HasPrefix(host.Alias, c.conf.Name+":") && host.Alias != own, nil
 }
 
 func cmdCheck(args *skel.CmdArgs) error {
@@ -287,6 +308,9 @@ func cmdStatus(args *skel.CmdArgs) error {
 		return err
 	}
 	defer c.end()
+	if err := c.conf.programmed(types.ErrPluginNotAvailable); err != nil {
+		return err
+	}
 	if c.conf.Mode == modeBridge {
 		if _, err := c.node.bridge(c.conf.Bridge, true); err != nil {
 			return types.NewError(types.ErrPluginNotAvailable, "the network is not set up on this node", err.Error())

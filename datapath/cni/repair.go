@@ -33,6 +33,8 @@ func (r *repair) run() (bool, error) {
 	}
 	if r.want.gatewayMAC != nil {
 		steps = append(steps, r.neighbors)
+	} else if r.fresh && !r.want.routed() {
+		steps = append(steps, r.forget)
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {

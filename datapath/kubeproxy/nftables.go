@@ -23,7 +23,7 @@ func PlanNFT(s topology.Snapshot, node string, o Options) (datapath.NFTable, err
 	w.out = datapath.NFTable{Family: "ip", Name: NFTTable, Comment: "rules for kube-proxy"}
 	w.containers()
 	w.fixedChains()
-	ports := portsOf(s, node)
+	ports := portsOf(s, n)
 	for i := range ports {
 		w.port(&ports[i])
 	}

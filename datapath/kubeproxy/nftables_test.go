@@ -1,6 +1,7 @@
 package kubeproxy
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -59,4 +60,24 @@ func asDump(set datapath.RuleSet) string {
 		b.WriteString(strings.TrimPrefix(c, "nft ") + "\n")
 	}
 	return b.String()
+}
+
+// nft refuses a comment of more than 128 bytes, and with it all rules.
+func TestCommentsOfLongNamesAreCut(t *testing.T) {
+	long := strings.Repeat("x", 63)
+	s := topology.Snapshot{
+		Nodes: []topology.NodeState{{Node: topology.Node{Name: "n"}}},
+		Services: []topology.Service{{
+			Namespace: long, Name: long, Type: topology.ClusterIP, ClusterIP: netip.MustParseAddr("10.96.0.9"),
+			Ports: []topology.ServicePort{{Name: long, Port: 80, Protocol: topology.TCPProtocol}},
+		}},
+	}
+	table, err := PlanNFT(s, "n", DefaultOptions(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(table.Sets, func(s datapath.NFSet) bool { return s.Name == nftNoEndpoints })
+	if got, want := table.Sets[i].Elements[0].Comment, long+"/"+long[:61]+"..."; got != want {
+		t.Errorf("comment %q, want %q", got, want)
+	}
 }

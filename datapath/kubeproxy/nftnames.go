@@ -70,6 +70,19 @@ func nftName(name string) string {
 	return name
 }
 
+// nftCommentMax is the longest comment that nft takes (libnftnl
+// include/libnftnl/udata.h, NFTNL_UDATA_COMMENT_MAXLEN).
+const nftCommentMax = 128
+
+// nftComment cuts what is too long for a comment. Upstream does not, and can then
+// write no rules at all.
+func nftComment(text string) string {
+	if len(text) > nftCommentMax {
+		text = text[:nftCommentMax-3] + "..."
+	}
+	return text
+}
+
 // nftBase is what the chains of a service port are named after (upstream
 // servicePortChainNameBase).
 func (p *port) nftBase() string {

@@ -90,7 +90,7 @@ func (w *nftWriter) ways(p *nftPort) {
 	}
 	at := func(a netip.Addr) string { return a.String() + " . " + p.protocol + " . " + p.number }
 	refuse := func(set, key, verdict string) {
-		w.element(set, datapath.NFElement{Key: key, Value: verdict, Comment: p.name})
+		w.element(set, datapath.NFElement{Key: key, Value: verdict, Comment: nftComment(p.name)})
 	}
 	w.element(nftClusterIPs, datapath.NFElement{Key: p.svc.ClusterIP.String()})
 	if p.hasInternal {

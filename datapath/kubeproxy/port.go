@@ -56,11 +56,12 @@ type port struct {
 }
 
 // portsOf lists the service ports that kube-proxy serves: those of services
-// with an IPv4 cluster IP (upstream ShouldSkipService).
-func portsOf(s topology.Snapshot, node string) []port {
+// with an IPv4 cluster IP (upstream ShouldSkipService) that are not another
+// proxy's.
+func portsOf(s topology.Snapshot, node topology.NodeState) []port {
 	var out []port
 	for _, svc := range s.Services {
-		if svc.Type == topology.ExternalName || svc.Headless || !svc.ClusterIP.Is4() {
+		if svc.Type == topology.ExternalName || svc.Headless || !svc.ClusterIP.Is4() || svc.ProxyName != "" {
 			continue
 		}
 		for _, sp := range svc.Ports {
@@ -70,7 +71,7 @@ func portsOf(s topology.Snapshot, node string) []port {
 	return out
 }
 
-func newPort(svc topology.Service, sp topology.ServicePort, node string) port {
+func newPort(svc topology.Service, sp topology.ServicePort, node topology.NodeState) port {
 	p := port{
 		svc:           svc,
 		name:          svc.Key(),
@@ -100,7 +101,7 @@ func newPort(svc topology.Service, sp topology.ServicePort, node string) port {
 	hash := chainHash(p.name, p.protocol, "")
 	p.clusterChain, p.localChain = prefixCluster+hash, prefixLocal+hash
 	p.sourceChain, p.externalChain = prefixSource+hash, prefixExternal+hash
-	p.categorise(p.endpoints(sp.Endpoints, node))
+	p.categorise(p.endpoints(sp.Endpoints, node.Name), node)
 	return p
 }
 
@@ -154,18 +155,24 @@ func (p *port) endpoints(in []topology.Endpoint, node string) []endpoint {
 	return out
 }
 
-// categorise chooses the endpoints of each traffic policy: the ready ones, and
-// where there are none the draining ones, independently for Cluster and Local
-// (upstream CategorizeEndpoints, pkg/proxy/topology.go, without hints).
-func (p *port) categorise(all []endpoint) {
+// categorise chooses the endpoints of each traffic policy: the ready ones, for
+// Cluster of those that the hints prefer, and where there are none the draining
+// ones, independently for Cluster and Local (upstream CategorizeEndpoints,
+// pkg/proxy/topology.go).
+func (p *port) categorise(all []endpoint, node topology.NodeState) {
 	p.known = len(all)
 	if p.usesCluster() {
-		p.cluster = choose(all, func(endpoint) bool { return true })
+		if p.cluster = preferred(where(all, endpoint.ready), node); len(p.cluster) == 0 {
+			p.cluster = where(all, endpoint.draining)
+		}
 		p.hasAny = len(p.cluster) > 0
 	}
 	if p.usesLocal() {
 		p.hasAny = slices.ContainsFunc(all, func(e endpoint) bool { return e.ready() || e.draining() })
-		p.localOnly = choose(all, func(e endpoint) bool { return e.local })
+		local := where(all, func(e endpoint) bool { return e.local })
+		if p.localOnly = where(local, endpoint.ready); len(p.localOnly) == 0 {
+			p.localOnly = where(local, endpoint.draining)
+		}
 	}
 	p.reachable = union(p.cluster, p.localOnly)
 	p.hasInternal, p.hasExt = p.hasAny, p.hasAny
@@ -177,21 +184,31 @@ func (p *port) categorise(all []endpoint) {
 	}
 }
 
-func choose(all []endpoint, want func(endpoint) bool) []endpoint {
-	var ready, draining []endpoint
+// where lists the endpoints that are as wanted.
+func where(all []endpoint, want func(endpoint) bool) []endpoint {
+	var out []endpoint
 	for _, e := range all {
-		switch {
-		case !want(e):
-		case e.ready():
-			ready = append(ready, e)
-		case e.draining():
-			draining = append(draining, e)
+		if want(e) {
+			out = append(out, e)
 		}
 	}
-	if len(ready) > 0 {
+	return out
+}
+
+// preferred is [topology.Preferred] of endpoints as kube-proxy sees them.
+func preferred(ready []endpoint, node topology.NodeState) []endpoint {
+	if !slices.ContainsFunc(ready, func(e endpoint) bool { return len(e.ForZones)+len(e.ForNodes) > 0 }) {
 		return ready
 	}
-	return draining
+	all := make([]topology.Endpoint, len(ready))
+	for i, e := range ready {
+		all[i] = e.Endpoint
+	}
+	some := map[netip.AddrPort]bool{}
+	for _, e := range topology.Preferred(all, node) {
+		some[netip.AddrPortFrom(e.Address, uint16(e.Port))] = true
+	}
+	return where(ready, func(e endpoint) bool { return some[netip.AddrPortFrom(e.Address, uint16(e.Port))] })
 }
 
 // union merges two lists in text order. (Upstream's order is random where the

@@ -80,7 +80,7 @@ func write(s topology.Snapshot, node string, o Options) (*writer, error) {
 	}
 	w := &writer{Options: o, nodeIP: n.Address, mark: fmt.Sprintf("%#08x", uint32(1)<<o.MasqueradeBit)}
 	w.filter.name, w.nat.name = "filter", "nat"
-	ports := portsOf(s, node)
+	ports := portsOf(s, n)
 	known := 0
 	for i := range ports {
 		known += ports[i].known

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -126,9 +125,7 @@ func (c *collection) conntrack(o CollectOptions) error {
 			return fmt.Errorf("list connections: %w", err)
 		}
 		for _, e := range entries {
-			if !slices.Contains(c.st.Conntrack.Entries, e) {
-				c.st.Conntrack.Entries = append(c.st.Conntrack.Entries, e)
-			}
+			c.st.Conntrack.Entries = withConnection(c.st.Conntrack.Entries, e)
 		}
 	}
 	return nil
@@ -147,12 +144,23 @@ func (q ConntrackQuery) find() ([]datapath.ConntrackEntry, error) {
 			return nil, err
 		}
 		for _, m := range messages {
-			if e, ok := conntrackEntry(m); ok && q.matches(e, reply) && !slices.Contains(out, e) {
-				out = append(out, e)
+			if e, ok := conntrackEntry(m); ok && q.matches(e, reply) {
+				out = withConnection(out, e)
 			}
 		}
 	}
 	return out, nil
+}
+
+// withConnection adds a connection that is not there yet. From one dump to the next
+// its time, state and mark may have changed: its tuples are what it is.
+func withConnection(all []datapath.ConntrackEntry, e datapath.ConntrackEntry) []datapath.ConntrackEntry {
+	for _, x := range all {
+		if x.Proto == e.Proto && x.OrigSrc == e.OrigSrc && x.OrigDst == e.OrigDst && x.ReplySrc == e.ReplySrc && x.ReplyDst == e.ReplyDst {
+			return all
+		}
+	}
+	return append(all, e)
 }
 
 func (q ConntrackQuery) whole() bool {

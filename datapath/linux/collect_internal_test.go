@@ -32,6 +32,23 @@ func TestSCTPEndpoints(t *testing.T) {
 	}
 }
 
+// One connection that two dumps have is one, also when a second has passed between
+// them, or its state is another.
+func TestOneConnection(t *testing.T) {
+	at := netip.MustParseAddrPort
+	tcp := datapath.ConntrackEntry{Proto: "tcp", State: "SYN_RECV", OrigSrc: at("192.0.2.1:1000"), OrigDst: at("192.0.2.2:80"), ReplySrc: at("192.0.2.2:80"), ReplyDst: at("192.0.2.1:1000"), Timeout: 60}
+	later, other := tcp, tcp
+	later.State, later.Assured, later.Timeout = "ESTABLISHED", true, 432000
+	other.OrigDst = at("192.0.2.9:80") // and the answers the same: another address was translated
+	var all []datapath.ConntrackEntry
+	for _, e := range []datapath.ConntrackEntry{tcp, later, other} {
+		all = withConnection(all, e)
+	}
+	if len(all) != 2 || all[0] != tcp || all[1] != other {
+		t.Errorf("%+v", all)
+	}
+}
+
 // Attributes that are cut short, as they never should be, end the walk.
 func FuzzAttributes(f *testing.F) {
 	f.Add([]byte{8, 0, 1, 0, 1, 2, 3, 4, 5, 0, 2, 0, 9})

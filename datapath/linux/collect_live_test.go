@@ -106,13 +106,15 @@ func TestCollectConntrack(t *testing.T) {
 	ns, other := testnet.NewNS(t), testnet.NewNS(t)
 	testnet.Wire(t, ns, "eth0", "192.0.2.10/24", other, "peer0", "192.0.2.20/24")
 	load(t, ns, "iptables-legacy-restore", "*nat\n-A OUTPUT -d 192.0.2.99/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 192.0.2.20:8080\nCOMMIT\n")
+	// What is forgotten after 30 s is forgotten before a slow machine has looked.
+	in(t, ns, "sysctl", "-qw", "net.netfilter.nf_conntrack_udp_timeout=3600", "net.netfilter.nf_conntrack_icmp_timeout=3600")
 	listen(t, other, "tcp4", "192.0.2.20:8080")
 	listen(t, other, "udp4", "192.0.2.20:53")
 	client := dial(t, ns, "tcp4", "192.0.2.99:80")
 	asker := dial(t, ns, "udp4", "192.0.2.20:53")
 	in(t, ns, "ping", "-c1", "-W5", "-e", "4242", "192.0.2.20")
 	for port := range 40 { // somebody else's
-		in(t, ns, "conntrack", "-I", "-s", "198.51.100.1", "-d", "198.51.100.2", "-p", "udp", "--sport", fmt.Sprint(1000+port), "--dport", "53", "-t", "300", "-m", "7")
+		in(t, ns, "conntrack", "-I", "-s", "198.51.100.1", "-d", "198.51.100.2", "-p", "udp", "--sport", fmt.Sprint(1000+port), "--dport", "53", "-t", "3600", "-m", "7")
 	}
 	addr := netip.MustParseAddrPort
 	tcp := datapath.ConntrackEntry{Proto: "tcp", State: "ESTABLISHED", OrigSrc: client, OrigDst: addr("192.0.2.99:80"),

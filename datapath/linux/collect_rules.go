@@ -57,12 +57,21 @@ func (h *Host) save(ctx context.Context, st *datapath.NetState, tables []nftTabl
 	switch {
 	case legacy:
 		st.RuleBackend = "legacy"
-		return h.saveLegacy(ctx, o)
+		out, err := h.saveLegacy(ctx, o)
+		if err != nil || !hasIPTablesNFT(tables) || decides(out) {
+			return out, err
+		}
+		fallthrough // who has ever looked by iptables-legacy has its tables, with nothing in them
 	case hasIPTablesNFT(tables):
 		st.RuleBackend = "nft"
 		return h.runSave(ctx, o.Counters, "iptables-nft-save", "iptables-save")
 	}
 	return "", nil
+}
+
+// decides reports whether what iptables-save printed does anything to packets.
+func decides(save string) bool {
+	return strings.Contains(save, "\n-A ") || strings.Contains(save, " DROP [")
 }
 
 func (h *Host) saveLegacy(ctx context.Context, o CollectOptions) (string, error) {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"slipway/datapath"
 	"slipway/internal/netns"
@@ -21,6 +23,10 @@ type Options struct {
 	// LockFile is iptables' lock; it should be the host's own, as a shared one
 	// makes the nodes of a box wait for each other. Empty: the system's.
 	LockFile string
+	// HostTables has rules in the backend of iptables that the machine's own choice
+	// is (update-alternatives), as other programs there have theirs: kube-proxy
+	// runs plain iptables. Without it, legacy is preferred.
+	HostTables bool
 	// MemoFile, if set, lets Apply remember the rules that it left, and skip
 	// reading them while the kernel's tables are byte for byte the same.
 	MemoFile string
@@ -47,7 +53,7 @@ func Open(ns *netns.NS, opts Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Host{ns: ns, nl: h, opts: opts, tables: findIPTables()}, nil
+	return &Host{ns: ns, nl: h, opts: opts, tables: findIPTables(opts.HostTables)}, nil
 }
 
 // Close closes the host's netlink handle.
@@ -192,14 +198,21 @@ type iptables struct {
 }
 
 // findIPTables prefers the legacy programs: their save is fast at any size,
-// where nft's takes minutes at ten thousand services.
-func findIPTables() iptables {
-	if p, err := exec.LookPath("iptables-legacy-save"); err == nil {
+// where nft's takes minutes at ten thousand services. What is the host's own
+// choice is known by the program that its links lead to (iptables' Makefile makes
+// one of each backend, under all names).
+func findIPTables(own bool) iptables {
+	if p, err := exec.LookPath("iptables-legacy-save"); err == nil && !own {
 		if r, err := exec.LookPath("iptables-legacy-restore"); err == nil {
 			return iptables{save: p, restore: r, legacy: true}
 		}
 	}
-	return iptables{save: "iptables-save", restore: "iptables-restore"}
+	out := iptables{save: "iptables-save", restore: "iptables-restore"}
+	if p, err := exec.LookPath(out.restore); err == nil {
+		p, err = filepath.EvalSymlinks(p)
+		out.legacy = err == nil && strings.HasPrefix(filepath.Base(p), "xtables-legacy")
+	}
+	return out
 }
 
 // IPTables names the program that the host's rules are read with.

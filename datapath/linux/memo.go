@@ -77,7 +77,7 @@ func memoText(wanted, fingerprint string) string { return wanted + " " + fingerp
 // rulesRemembered reports whether the memo says that the rules are as they are
 // wanted. Anything unexpected says no.
 func (h *Host) rulesRemembered(wanted string) bool {
-	if h.opts.MemoFile == "" || !h.tables.legacy {
+	if h.opts.MemoFile == "" {
 		return false
 	}
 	memo, err := os.ReadFile(h.opts.MemoFile)
@@ -91,7 +91,7 @@ func (h *Host) rulesRemembered(wanted string) bool {
 // rememberRules writes the memo; the rules must have been found as they are
 // wanted, or written so, just now.
 func (h *Host) rememberRules(wanted string) error {
-	if h.opts.MemoFile == "" || !h.tables.legacy {
+	if h.opts.MemoFile == "" {
 		return nil
 	}
 	now, err := h.ruleMark()

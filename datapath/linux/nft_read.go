@@ -88,8 +88,8 @@ func generation() (uint32, error) {
 }
 
 // ruleMark says in which state iptables and kube-proxy's nftables table are:
-// what has the same mark is the same. Where there is that table, any change to
-// nftables changes the mark.
+// what has the same mark is the same. Where there is that table, or iptables' own
+// are nftables, any change to these changes the mark.
 func (h *Host) ruleMark() (string, error) {
 	legacy, err := h.fingerprint()
 	if err != nil {
@@ -107,8 +107,12 @@ func (h *Host) ruleMark() (string, error) {
 			return err
 		}
 		at := slices.IndexFunc(tables, proxyTable.is)
-		if at < 0 {
+		if at < 0 && h.tables.legacy {
 			return nil
+		}
+		var proxy nftTable
+		if at >= 0 {
+			proxy = tables[at]
 		}
 		now, err := generation()
 		if err != nil {
@@ -116,7 +120,7 @@ func (h *Host) ruleMark() (string, error) {
 		}
 		h.nftMarked = now
 		boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-		mark = fmt.Sprintf("%s %s %d %d %d %d", legacy, strings.TrimSpace(string(boot)), inode, now, tables[at].handle, tables[at].use)
+		mark = fmt.Sprintf("%s %s %d %d %d %d", legacy, strings.TrimSpace(string(boot)), inode, now, proxy.handle, proxy.use)
 		return err
 	})
 	return mark, err

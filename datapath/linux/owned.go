@@ -74,3 +74,7 @@ func ownsChain(cfg datapath.NodeConfig, chain string) bool {
 	return slices.ContainsFunc(chainPrefixes, begins) &&
 		!slices.Contains(kubeletChains, chain) && !slices.ContainsFunc(cfg.ForeignChains, begins)
 }
+
+// OwnsLink reports whether a device of that name is one that Apply makes and
+// removes.
+func OwnsLink(name string) bool { return ownedLink.MatchString(name) }

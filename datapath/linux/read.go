@@ -244,10 +244,19 @@ type allRules struct {
 }
 
 func (h *Host) readRules(ctx context.Context) (r allRules, err error) {
+	var before uint32
+	if !h.tables.legacy {
+		if err := h.ns.Do(func() (err error) { before, err = generation(); return err }); err != nil {
+			return r, err
+		}
+	}
 	if r.save, err = h.readIPTables(ctx); err != nil {
 		return r, err
 	}
 	r.nft, err = h.readTables(ctx)
+	if !h.tables.legacy && before != h.nftSeen {
+		h.nftSeen = 0 // of which moment the rules are is not known
+	}
 	return r, err
 }
 

@@ -21,6 +21,9 @@ type Match struct {
 	// encapsulation leave alone, from the client's first SYN on: the SYN, what
 	// acknowledges it (SYN-ACK or RST), and ICMP errors about it.
 	Client, Server netip.AddrPort
+	// Seq is that number, where it is known from elsewhere: the client's SYN need
+	// not be seen.
+	Seq *uint32
 }
 
 // Collect reads what was captured, in the order in which it happened, and goes
@@ -29,6 +32,9 @@ type Match struct {
 // has with ctx's error.
 func (c *Capture) Collect(ctx context.Context, match Match, quiet time.Duration) ([]Event, error) {
 	w := &wanted{match: match}
+	if match.Seq != nil {
+		w.isn, w.known = *match.Seq, true
+	}
 	quiet = max(quiet, c.size.settle())
 	last := time.Now()
 	for {

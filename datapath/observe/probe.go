@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopacket/gopacket"
@@ -137,8 +138,8 @@ const (
 	initChunk  = 12 + 20 // SCTP's common header and an INIT without options (RFC 9260 §3.1, §3.3.2)
 )
 
-// somePort is a port of net.ipv4.ip_local_port_range's default.
-const somePort = 40000
+// somePort stands for a probe's source port before there is one.
+const somePort = firstFresh
 
 // Packet is the packet that Fire sends, as far as it is known before: the
 // source address is invalid where routing chooses it.
@@ -154,7 +155,7 @@ func (p *Probe) Packet() datapath.Packet {
 }
 
 // Packet is the packet that such a probe sends, without what its socket adds:
-// a source port of the range that kernels choose from stands for the real one.
+// the first of the ports that probes have stands for the real one.
 func (s Spec) Packet() datapath.Packet {
 	out := datapath.Packet{
 		Dst: s.To.Addr(), Proto: string(s.Protocol), TTL: s.TTL, DF: s.Fragment != FragmentAllowed,
@@ -216,10 +217,48 @@ func (p *Probe) settle() error {
 		p.icmpID = binary.BigEndian.Uint16(id[:]) | 1 // zero stands for any
 		return nil
 	}
-	if err := unix.Bind(p.fd, &unix.SockaddrInet4{}); err != nil {
+	if err := bindFresh(p.fd); err != nil {
 		return fmt.Errorf("bind: %w", err)
 	}
 	return p.readSource()
+}
+
+// Source ports of probes are above those that kernels choose for others
+// (net.ipv4.ip_local_port_range's default ends at 60999), and one is used again
+// only after minutes: connection tracking still knows whoever had a port last,
+// for two minutes if nobody answered (nf_conntrack_tcp_timeout_syn_sent), and
+// would treat the probe as part of that connection or give it another port.
+const (
+	firstFresh = 61000
+	freshPorts = 65535 - firstFresh
+	freshEvery = 50 * time.Millisecond
+)
+
+// lastFresh is the turn of this program's last probe.
+var lastFresh atomic.Int64
+
+// freshPort is the port whose turn it is; no two calls have the same.
+func freshPort(now time.Time) int {
+	for {
+		last := lastFresh.Load()
+		turn := max(now.UnixMilli()/freshEvery.Milliseconds(), last+1)
+		if lastFresh.CompareAndSwap(last, turn) {
+			return firstFresh + int(turn%freshPorts)
+		}
+	}
+}
+
+// bindFresh binds a socket to the port whose turn it is, or to one after it
+// where that is taken.
+func bindFresh(fd int) error {
+	const tries = 16
+	for range tries {
+		err := unix.Bind(fd, &unix.SockaddrInet4{Port: freshPort(time.Now())})
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return err
+		}
+	}
+	return unix.Bind(fd, &unix.SockaddrInet4{}) // the kernel's choice, then
 }
 
 func (p *Probe) readSource() error {

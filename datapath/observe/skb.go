@@ -23,6 +23,9 @@ type World struct {
 	// Live: the packet was not ours, so that the answer's arrival is known from
 	// its events alone.
 	Live bool
+	// NoHooks: the kernel has no programs for netfilter's hooks, whose absence says
+	// nothing.
+	NoHooks bool
 	// Rule returns a rule's text as iptables-save shows it, "-A …", and for
 	// number 0 the chain's policy, "policy ACCEPT"; empty if there is none. It is
 	// nil if no rule hits were recorded.
@@ -51,16 +54,23 @@ var skbStages = []trace.Stage{
 	trace.Egress, trace.Ingress, trace.Wire, trace.Prerouting, trace.Input, trace.Forward, trace.Output, trace.Postrouting, trace.Deliver,
 }
 
+// tracepointStages are what they see without netfilter's hooks.
+var tracepointStages = []trace.Stage{trace.Egress, trace.Ingress, trace.Wire, trace.Deliver}
+
 // FromSKB turns the kernel's events into the way of one packet and of its
 // answer. Every hop rests on events, which it names. What no event shows is not
 // there, and how the packet ended is unknown unless events say it.
 func FromSKB(events []skbtrace.Event, hits []ruletrace.Hit, w World) trace.Observation {
 	w.Ports, w.Answer.Err = w.Ports.orDefault(), w.Answer.refused()
 	o := trace.Observation{Observer: "bpf", Observes: skbStages, Rules: w.Rule != nil, Lost: w.Lost}
+	if w.NoHooks {
+		o.Observer, o.Observes, o.Rules = "tracepoints", tracepointStages, false
+	}
 	if w.Lost > 0 {
 		o.Notes = append(o.Notes, lostNote(w.Lost))
 	}
-	request, reply := choose(w.sightings(events), w.Sent)
+	all := w.sightings(events)
+	request, reply := choose(all, w.sent(all))
 	r := &reader{w: &w, hits: w.decodeHits(hits)}
 	first := int64(0)
 	if len(request) > 0 {

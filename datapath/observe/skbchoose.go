@@ -2,6 +2,7 @@ package observe
 
 import (
 	"net/netip"
+	"slices"
 
 	"slipway/datapath"
 
@@ -26,6 +27,23 @@ func choose(all []sighting, sent datapath.Packet) (request, reply []sighting) {
 		}
 	}
 	return firstSending(request), firstSending(reply)
+}
+
+// sent is the packet as it was sent. Where the sender's own hooks may have
+// rewritten it before any device saw it, and they are not looked at, it is what
+// first opens an exchange there.
+func (w *World) sent(all []sighting) datapath.Packet {
+	c := chooser{sent: w.Sent}
+	if !w.NoHooks || slices.ContainsFunc(all, func(s sighting) bool { return c.isSent(s.packet.IP) }) {
+		return w.Sent
+	}
+	for _, s := range all {
+		ip := s.packet.IP
+		if s.place.Namespace == w.Sender.Namespace && s.moves() && ip.Valid() && asks(ip) && protocolName(ip.Protocol) == w.Sent.Proto {
+			return datapath.Packet{Proto: w.Sent.Proto, Src: ip.Src, Dst: ip.Dst, SPort: ip.SrcPort, DPort: ip.DstPort}
+		}
+	}
+	return w.Sent
 }
 
 type chooser struct {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"slipway/datapath"
 	"slipway/datapath/skbtrace"
 	"slipway/datapath/trace"
 )
@@ -13,7 +14,7 @@ import (
 // deliveries adds the hop at which a socket, or the kernel itself, took the
 // packet: behind the input hook there must be an event that shows it.
 func (r *reader) deliveries(there, back *way) {
-	if e := there.end(); e != nil && e.hop.Stage == trace.Input && e.hop.Packet.Outer == nil {
+	if e := there.end(); e != nil && r.comesIn(e) {
 		by := there.takenAfter(e)
 		if b := firstOf(back); by == nil && b != nil && b.Inode == e.first().Inode && !refuses(&b.packet.IP) {
 			by = b // it answered
@@ -23,7 +24,7 @@ func (r *reader) deliveries(there, back *way) {
 		}
 	}
 	e := back.end()
-	if e == nil || e.hop.Stage != trace.Input || e.hop.Packet.Outer != nil || e.hop.Namespace != r.w.Sender.Namespace {
+	if e == nil || !r.comesIn(e) || e.hop.Namespace != r.w.Sender.Namespace {
 		return
 	}
 	switch by := back.takenAfter(e); {
@@ -32,7 +33,32 @@ func (r *reader) deliveries(there, back *way) {
 	case r.w.Answer.Got || r.w.Answer.Err != nil:
 		back.deliver(e, *e.last())
 		back.end().note = "the sender's socket has its answer"
+	default:
+		return
 	}
+	if r.w.NoHooks && r.w.Answer.Got {
+		r.answered(&back.end().hop.Packet)
+	}
+}
+
+// answered gives an answer the addresses that it has for the sender's socket, if
+// that took it: those of what was sent, turned round. Which hook put them back
+// was not seen.
+func (r *reader) answered(p *datapath.Packet) {
+	sent := r.w.Sent
+	if p.Proto != sent.Proto || !sent.Dst.IsValid() || !sent.Src.IsValid() {
+		return
+	}
+	p.Src, p.SPort, p.Dst, p.DPort = sent.Dst, sent.DPort, sent.Src, sent.SPort
+}
+
+// comesIn reports whether a passage is the last that can be seen before a socket.
+func (r *reader) comesIn(p *passage) bool {
+	last := trace.Input
+	if r.w.NoHooks {
+		last = trace.Ingress
+	}
+	return p.hop.Stage == last && p.hop.Packet.Outer == nil
 }
 
 // firstOf is the first event of a way; nil if there is none.

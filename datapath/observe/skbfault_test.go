@@ -249,6 +249,35 @@ func TestRepeatedAnswer(t *testing.T) {
 	}
 }
 
+// A packet whose route was found and that is refused as if its host could not be
+// reached waited for the next hop's MAC in vain, also where no event shows how it
+// ended.
+func TestRefusedOnItsWayOut(t *testing.T) {
+	r := load(t, "unreachable")
+	up := slices.IndexFunc(r.Events, func(e skbtrace.Event) bool { return e.Point == skbtrace.ICMPSend })
+	if up < 1 {
+		t.Fatal("no error is sent")
+	}
+	var events []skbtrace.Event
+	for i, e := range r.Events {
+		if i == up { // as if there were a route, and nobody behind it
+			out := r.Events[up-1]
+			for _, priority := range []int{skbtrace.First, skbtrace.Last} {
+				out.TimeNs++
+				out.Point, out.Hook, out.In, out.Out, out.Device, out.Priority = skbtrace.Hook, "postrouting", "cni0", "flannel.1", "", priority
+				events = append(events, out)
+			}
+		}
+		if e.Point != skbtrace.ICMPSend && e.Point != skbtrace.Free {
+			events = append(events, e)
+		}
+	}
+	o := FromSKB(events, nil, r.world())
+	if o.Verdict != trace.Rejected || o.Cause.Reason != trace.ReasonNoNeighbor || o.Cause.Place != "node1" || o.Cause.Device != "flannel.1" {
+		t.Errorf("%v by %+v, want rejected for want of a neighbour behind flannel.1 of node1", o.Verdict, o.Cause)
+	}
+}
+
 // What a process writes to a TUN device that is down was on its way in, and had
 // left its tunnel.
 func TestTUNDownForItsWriter(t *testing.T) {

@@ -89,7 +89,11 @@ func (v *verdict) refusal() *trace.Cause {
 	ip := first.first().packet.IP
 	d := drops["NO_SOCKET"]
 	if ip.ICMP != nil {
-		d = icmpDrop(ip.ICMP.Type, ip.ICMP.Code, false, false)
+		e := v.there.leaving(first.first())
+		if e != nil {
+			c = causeAt(e, e.last())
+		}
+		d = icmpDrop(ip.ICMP.Type, ip.ICMP.Code, false, e != nil)
 	}
 	c.Reason, c.Table, c.Stage, c.Hint = d.reason, d.table, d.stage, d.hint
 	c.Text = fmt.Sprintf("%s answers %s: %s", c.Place, Describe(ip), d.text)
@@ -100,6 +104,16 @@ func (v *verdict) refusal() *trace.Cause {
 		c.Stage = first.hop.Stage
 	}
 	return c
+}
+
+// leaving is the last hop of a way that was on its way out of the host that
+// answers, so that its route was found; nil if it was not.
+func (w *way) leaving(answer *sighting) *passage {
+	e := w.end()
+	if e == nil || e.hop.Packet.Outer != nil || e.last().Inode != answer.Inode || e.hop.Stage != trace.Postrouting && e.hop.Stage != trace.Egress {
+		return nil
+	}
+	return e
 }
 
 // answer judges the answer to a request that arrived.

@@ -34,10 +34,6 @@ struct {
 
 __u64 uncounted; // packets for which the map had no room
 
-extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
-
-#define AT(kind, address) ((const struct kind *)bpf_rdonly_cast((const void *)(address), bpf_core_type_id_kernel(struct kind)))
-
 // inode returns the namespace's that the packet is in, 0 if it is not known. A
 // packet in a socket's queue may have lost its device, whose field then holds
 // something else (UDP: dev_scratch). What sockets of other families drop is no
@@ -61,16 +57,15 @@ static __always_inline __u32 inode(const struct sk_buff *skb)
 // packets is how many a buffer stands for: as many as it would be cut into.
 static __always_inline __u64 packets(const struct sk_buff *skb)
 {
-	const struct skb_shared_info *info = AT(skb_shared_info, (__u64)skb->head + skb->end);
-	__u32 n = info->gso_segs;
+	const struct skb_shared_info *info = (const void *)((__u64)skb->head + skb->end);
+	__u32 n = BPF_CORE_READ(info, gso_segs);
 
-	return info->gso_size && n > 1 && n <= MAX_SEGMENTS ? n : 1;
+	return BPF_CORE_READ(info, gso_size) && n > 1 && n <= MAX_SEGMENTS ? n : 1;
 }
 
 SEC("tp_btf/kfree_skb")
-int BPF_PROG(on_drop, struct sk_buff *trusted, void *location, __u32 reason)
+int BPF_PROG(on_drop, struct sk_buff *skb, void *location, __u32 reason)
 {
-	const struct sk_buff *skb = AT(sk_buff, trusted);
 	struct kind key = {.inode = inode(skb), .reason = reason};
 	__u64 n, *count;
 

@@ -46,7 +46,8 @@ const Uncounted = "UNCOUNTED"
 // Read says how many packets were dropped since it began, by the inode of the
 // namespace and the kernel's reason, without SKB_DROP_REASON_. A packet that
 // would have been cut into several counts as these. Not all are losses: what
-// waits in the queue of a socket that is closed is dropped, too (QUEUE_PURGE).
+// waits in the queue of a socket that is closed is dropped, too (QUEUE_PURGE), and
+// Linux 6.1 has no reason for the end of some that were taken (NOT_SPECIFIED).
 func (d *Drops) Read() (map[uint64]map[string]int64, error) {
 	out := map[uint64]map[string]int64{}
 	add := func(inode uint64, reason string, n uint64) {

@@ -2,9 +2,8 @@ package skbtrace
 
 // ProgramIDs are the kernel's numbers of the programs that the tracer holds.
 func (t *Tracer) ProgramIDs() ([]uint32, error) {
-	p := &t.programs
 	var out []uint32
-	for _, prog := range append(p.hooks(), p.tracepoints()...) {
+	for _, prog := range append(t.hooks(), t.tracepoints()...) {
 		info, err := prog.Info()
 		if err != nil {
 			return nil, err

@@ -95,10 +95,10 @@ func (t *Tracer) writeFlows() error {
 	copy(all[:], t.flows)
 	f := filterOf(t.flows)
 	if err := errors.Join(
-		t.programs.Flows.Set(&all),
-		t.programs.Bloom.Set(&f.marked),
-		t.programs.AddressesNeeded.Set(f.needed),
-		t.programs.FlowCount.Set(uint32(len(t.flows))),
+		t.programs.Variables[skbtraceVarFlows].Set(&all),
+		t.programs.Variables[skbtraceVarBloom].Set(&f.marked),
+		t.programs.Variables[skbtraceVarAddressesNeeded].Set(f.needed),
+		t.programs.Variables[skbtraceVarFlowCount].Set(uint32(len(t.flows))),
 	); err != nil {
 		return fmt.Errorf("set the flows to follow: %w", err)
 	}

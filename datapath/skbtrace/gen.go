@@ -6,3 +6,4 @@ package skbtrace
 //
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -target bpfel -type event -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu" skbtrace skbtrace.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -target bpfel -type kind -cflags "-O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu" drops drops.c
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -target bpfel -cflags "-O2 -g -Wall -Werror -mcpu=v3 -DTRACEPOINTS_ONLY -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu" tracepoints skbtrace.c

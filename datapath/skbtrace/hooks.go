@@ -43,7 +43,7 @@ func (t *Tracer) attachHere(space string) ([]link.Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for tables in %s: %w", space, err)
 	}
-	programs := t.programs.hooks()
+	programs := t.hooks()
 	var out []link.Link
 	for number, hook := range hooks {
 		wanted := Priorities(hook, tables)

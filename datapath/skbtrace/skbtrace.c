@@ -135,6 +135,32 @@ struct {
 	__type(value, __u8);
 } spaces SEC(".maps");
 
+// Compiled with TRACEPOINTS_ONLY the programs need nothing that came after Linux
+// 5.17: neither netfilter programs (6.4) nor functions of the kernel's (6.2).
+#ifdef TRACEPOINTS_ONLY
+
+static __always_inline const void *read_into(void *to, __u32 size, const void *from)
+{
+	bpf_probe_read_kernel(to, size, from);
+	return to;
+}
+
+#define AT(kind, address) ((const struct kind *)read_into(&(struct kind){}, sizeof(struct kind), (const void *)(address)))
+#define SELF(kind, pointer) (pointer)
+
+// What helpers read is a number to every version of the verifier.
+static __always_inline __u64 head_of(const struct sk_buff *skb)
+{
+	return (__u64)BPF_CORE_READ(skb, head);
+}
+
+static __always_inline __u32 headroom(const struct sk_buff *skb)
+{
+	return (__u64)BPF_CORE_READ(skb, data) - head_of(skb);
+}
+
+#else
+
 extern void *bpf_rdonly_cast(const void *obj, __u32 btf_id) __ksym;
 extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dynptr *ptr) __ksym;
 
@@ -145,6 +171,28 @@ extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dy
 // the kernel's types several times (type_is_trusted and type_is_rcu,
 // kernel/bpf/verifier.c), which made loading ten times slower.
 #define AT(kind, address) ((const struct kind *)bpf_rdonly_cast((const void *)(address), bpf_core_type_id_kernel(struct kind)))
+#define SELF(kind, pointer) AT(kind, pointer)
+
+// A pointer as a number, which functions can be given: what is left of one, as the
+// verifier sees it, when nothing is subtracted.
+static __always_inline __u64 number_of(const void *pointer)
+{
+	const void *zero = bpf_rdonly_cast(NULL, bpf_core_type_id_kernel(struct iphdr));
+
+	return pointer - zero;
+}
+
+static __always_inline __u64 head_of(const struct sk_buff *skb)
+{
+	return number_of(skb->head);
+}
+
+static __always_inline __u32 headroom(const struct sk_buff *skb)
+{
+	return (__u64)skb->data - (__u64)skb->head;
+}
+
+#endif
 
 // bloomIndex in flow.go is the same.
 static __always_inline __u32 bloom_index(__be32 addr)
@@ -188,6 +236,8 @@ static __always_inline __u32 known(__be32 addr)
 
 __noinline int tuple_wanted(const struct tuple *t)
 {
+	struct tuple key;
+
 	if (!t || known(t->src) + known(t->dst) < addresses_needed)
 		return 0;
 	if (!t->fragment) {
@@ -196,7 +246,8 @@ __noinline int tuple_wanted(const struct tuple *t)
 				return 1;
 		}
 	}
-	return learned && bpf_map_lookup_elem(&tuples, t) != NULL;
+	key = *t; // before Linux 6.2, keys of maps must be on the stack
+	return learned && bpf_map_lookup_elem(&tuples, &key) != NULL;
 }
 
 // icmp_error: RFC 1122 §3.2.2.
@@ -300,10 +351,7 @@ __noinline int look_at_one(__u64 head, __u32 at, __u32 end, struct look *l)
 // look_at reads all headers of a packet.
 static __always_inline void look_at(const struct sk_buff *skb, __u32 at, struct look *l)
 {
-	// Nothing, as the verifier sees a pointer: what is left of one when that is
-	// subtracted is a number, which functions can be given.
-	const void *zero = bpf_rdonly_cast(NULL, bpf_core_type_id_kernel(struct iphdr));
-	__u64 head = (const void *)skb->head - zero;
+	__u64 head = head_of(skb);
 
 	for (int level = 0; level < MAX_LEVELS; level++) {
 		at = look_at_one(head, at, skb->tail, l);
@@ -311,6 +359,8 @@ static __always_inline void look_at(const struct sk_buff *skb, __u32 at, struct 
 			break;
 	}
 }
+
+#ifndef TRACEPOINTS_ONLY
 
 // What is behind one header, packet after packet of one size.
 struct segments {
@@ -323,7 +373,6 @@ struct segments {
 // not. It returns 1 to end.
 static long next_segment(__u32 i, struct segments *s)
 {
-	const void *zero = bpf_rdonly_cast(NULL, bpf_core_type_id_kernel(struct iphdr));
 	struct look l = {};
 	__u8 head[QUOTING];
 	__u32 end = QUOTING, next;
@@ -335,9 +384,9 @@ static long next_segment(__u32 i, struct segments *s)
 		if (bpf_dynptr_read(head, LEAST, &s->packet, s->from, 0))
 			return 1;
 	}
-	next = look_at_one((const void *)head - zero, 0, end, &l);
+	next = look_at_one(number_of(head), 0, end, &l);
 	if (next)
-		look_at_one((const void *)head - zero, next, end, &l);
+		look_at_one(number_of(head), next, end, &l);
 	if (l.wanted) {
 		s->found = l;
 		return 1;
@@ -354,7 +403,7 @@ static long next_segment(__u32 i, struct segments *s)
 // Only here the packet is needed as the verifier trusts it.
 static __always_inline __u32 segment_wanted(const struct sk_buff *trusted, __u32 at, struct look *found)
 {
-	const struct sk_buff *skb = AT(sk_buff, trusted);
+	const struct sk_buff *skb = SELF(sk_buff, trusted);
 	const struct iphdr *ip = AT(iphdr, skb->head + at);
 	struct segments s = {};
 	__u64 ahead;
@@ -381,7 +430,7 @@ static __always_inline __u32 segment_wanted(const struct sk_buff *trusted, __u32
 // take_segment puts the wanted packet in the place of the first one.
 static __always_inline void take_segment(struct event *e, const struct sk_buff *trusted, __u32 from)
 {
-	__u32 n = AT(sk_buff, trusted)->len - from;
+	__u32 n = SELF(sk_buff, trusted)->len - from;
 	struct bpf_dynptr packet;
 
 	if (!read_segments || !from)
@@ -392,6 +441,19 @@ static __always_inline void take_segment(struct event *e, const struct sk_buff *
 	if (!bpf_dynptr_read(e->data + CARRIER, n, &packet, from, 0))
 		e->captured = CARRIER + n;
 }
+
+#else
+
+static __always_inline __u32 segment_wanted(const struct sk_buff *trusted, __u32 at, struct look *found)
+{
+	return 0;
+}
+
+static __always_inline void take_segment(struct event *e, const struct sk_buff *trusted, __u32 from)
+{
+}
+
+#endif
 
 // learn makes the tuple wanted, and its answers.
 static __always_inline void learn(const struct tuple *t)
@@ -459,7 +521,7 @@ static __always_inline __u64 where(const struct sk_buff *skb, __u8 point, const 
 static __always_inline __u32 offset(const struct sk_buff *skb, __u8 point)
 {
 	if (point == RECEIVE || point == RX)
-		return (__u64)skb->data - (__u64)skb->head;
+		return headroom(skb);
 	return skb->network_header;
 }
 
@@ -478,7 +540,7 @@ static __always_inline bool strange_tcp(const struct sk_buff *skb, __u32 at)
 // the wanted one begins if that is not the first of several.
 static __always_inline __u64 follow(const struct sk_buff *trusted, __u8 point, __u32 at, __u64 inode, __u32 *segment)
 {
-	const struct sk_buff *skb = AT(sk_buff, trusted);
+	const struct sk_buff *skb = SELF(sk_buff, trusted);
 	struct look l = {};
 	struct track *t = NULL, now = {};
 	__u64 key = (__u64)skb;
@@ -491,11 +553,13 @@ static __always_inline __u64 follow(const struct sk_buff *trusted, __u8 point, _
 	if (!l.wanted && !active())
 		return 0;
 	t = bpf_map_lookup_elem(&tracked, &key);
-	if (!l.wanted && !t)
-		return 0;
-	if (!l.wanted && t->print != l.print) { // another packet in the same memory
-		bpf_map_delete_elem(&tracked, &key);
-		return 0;
+	if (!l.wanted) {
+		if (!t)
+			return 0;
+		if (t->print != l.print) { // another packet in the same memory
+			bpf_map_delete_elem(&tracked, &key);
+			return 0;
+		}
 	}
 	if (!inode)
 		inode = where(skb, point, t);
@@ -575,7 +639,7 @@ static __always_inline void submit(struct event *e)
 
 static __always_inline void device_point(const struct sk_buff *trusted, __u8 point)
 {
-	const struct sk_buff *skb = AT(sk_buff, trusted);
+	const struct sk_buff *skb = SELF(sk_buff, trusted);
 	__u32 at = offset(skb, point);
 	__u32 segment = 0;
 	__u64 inode = follow(trusted, point, at, 0, &segment);
@@ -621,7 +685,7 @@ int BPF_PROG(on_xmit, struct sk_buff *skb)
 
 static __always_inline void end_point(const struct sk_buff *trusted, __u8 point, void *location, __u32 reason)
 {
-	const struct sk_buff *skb = AT(sk_buff, trusted);
+	const struct sk_buff *skb = SELF(sk_buff, trusted);
 	static const char symbol[] = "%ps";
 	__u64 key = (__u64)skb, args[1] = {(__u64)location};
 	__u32 at = offset(skb, point);
@@ -638,7 +702,8 @@ static __always_inline void end_point(const struct sk_buff *trusted, __u8 point,
 	take_segment(e, trusted, segment);
 	add_device(e, skb);
 	e->reason = reason;
-	bpf_snprintf((char *)e->symbol, sizeof(e->symbol), symbol, args, sizeof(args));
+	if (location)
+		bpf_snprintf((char *)e->symbol, sizeof(e->symbol), symbol, args, sizeof(args));
 	submit(e);
 }
 
@@ -649,9 +714,16 @@ int BPF_PROG(on_free, struct sk_buff *skb, void *location, __u32 reason)
 	return 0;
 }
 
+// The place is told since Linux 6.3.
 SEC("tp_btf/consume_skb")
+#ifdef TRACEPOINTS_ONLY
+int BPF_PROG(on_consume, struct sk_buff *skb)
+{
+	void *location = NULL;
+#else
 int BPF_PROG(on_consume, struct sk_buff *skb, void *location)
 {
+#endif
 	__u64 key = (__u64)skb;
 
 	if (!active() || !bpf_map_lookup_elem(&tracked, &key))
@@ -660,10 +732,12 @@ int BPF_PROG(on_consume, struct sk_buff *skb, void *location)
 	return 0;
 }
 
+#ifndef TRACEPOINTS_ONLY
+
 SEC("tp_btf/icmp_send")
 int BPF_PROG(on_icmp_send, struct sk_buff *trusted, int type, int code)
 {
-	const struct sk_buff *skb = AT(sk_buff, trusted);
+	const struct sk_buff *skb = SELF(sk_buff, trusted);
 	__u32 at = offset(skb, ICMP_SEND);
 	__u32 segment = 0;
 	__u64 inode = follow(trusted, ICMP_SEND, at, 0, &segment);
@@ -752,3 +826,5 @@ HOOK_PROGRAM(3)
 HOOK_PROGRAM(4)
 HOOK_PROGRAM(5)
 HOOK_PROGRAM(6)
+
+#endif

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"testing"
 	"time"
 
@@ -92,5 +93,25 @@ func TestPing(t *testing.T) {
 	}
 	if n := tr.Lost(); n != 0 {
 		t.Errorf("%d events were lost", n)
+	}
+}
+
+// Without netfilter programs, devices still show the packet, and where it ended.
+func TestTracepointsOnly(t *testing.T) {
+	testnet.Need(t, testnet.Ping)
+	r := newRouted(t)
+	f := flow("icmp", clientAddr+":0", serverAddr+":0")
+	tr, err := skbtrace.Open(skbtrace.Options{Namespaces: []*netns.NS{r.client, r.router, r.server}, Flows: []skbtrace.Flow{f}, TracepointsOnly: true})
+	check(t, err)
+	t.Cleanup(func() { check(t, tr.Close()) })
+	if tr.Hooks() {
+		t.Error("it has programs for hooks")
+	}
+	check(t, in(t, r.client, "ping", "-c1", "-W5", serverAddr))
+	seen := names(t, collect(t, tr, nil), r.spaces())
+	for _, want := range []string{"client xmit eth0", "router receive left", "router xmit right", "server receive eth0", "server xmit eth0", "client receive eth0"} {
+		if !slices.Contains(seen, want) {
+			t.Errorf("not seen at %s but at %v", want, seen)
+		}
 	}
 }

@@ -33,15 +33,8 @@ func (m *matcher) waits() bool {
 		m.branch.Cause != nil && m.branch.Cause.Reason == ReasonNoNeighbor
 }
 
-// withheld reports whether the sender was only not told: hosts limit how many
-// ICMP errors they send (icmp_ratelimit, RFC 1812 §4.3.2.8). An error that was
-// sent and lost would have been seen.
-func (m *matcher) withheld() bool {
-	b, o := m.branch, m.seen
-	return b.Verdict == Rejected && o.Verdict == Dropped && len(o.Reply) == 0 &&
-		len(b.Reply) > 0 && b.Reply[0].Packet.ICMP.IsError() &&
-		b.Cause != nil && o.Cause != nil && b.Cause.Reason.like(o.Cause.Reason)
-}
+// withheld reports whether the sender was only not told.
+func (m *matcher) withheld() bool { return Withheld(m.branch, m.seen) }
 
 // last is the index of the hop at which a direction ends.
 func (m *matcher) last(request, reply []Hop, ofReply bool) int {
@@ -72,7 +65,7 @@ func (m *matcher) cause(p, s int) {
 		}
 	case a.Reply != b.Reply:
 		m.add(a.Reply, p, s, "cause", "the prediction loses the %s, lost was the %s", direction(a.Reply), direction(b.Reply))
-	case !a.Reason.like(b.Reason):
+	case !a.Reason.like(b.Reason) && !m.withheld():
 		m.add(a.Reply, p, s, "cause", "the prediction is lost by %s, the packet by %s%s", a.Reason, b.Reason, b.because())
 	case a.Reason != b.Reason: // the kernel tells less, also about where
 	case differs("namespace", a.Namespace, b.Namespace):

@@ -101,3 +101,40 @@ func TestCompareWithheldError(t *testing.T) {
 		t.Error("another reason is not noticed")
 	}
 }
+
+// A REJECT rule whose error was withheld looks like DROP, but for the rule.
+func TestWithheldByRule(t *testing.T) {
+	reject := Cause{Reason: ReasonRuleReject, Table: "filter", Stage: Forward, Rule: "-A FORWARD -j REJECT --reject-with icmp-port-unreachable"}
+	for name, c := range map[string]struct {
+		change func(*Observation)
+		want   bool
+	}{
+		"that rule":          {func(*Observation) {}, true},
+		"rules are not seen": {func(o *Observation) { o.Cause.Rule, o.Cause.Table = "", "" }, true},
+		"another rule":       {func(o *Observation) { o.Cause.Rule = "-A FORWARD -j DROP" }, false},
+		"another table":      {func(o *Observation) { o.Cause.Table, o.Cause.Rule = "mangle", "" }, false},
+		"another node":       {func(o *Observation) { o.Cause.Namespace = "lab-node01" }, false},
+		"another reason":     {func(o *Observation) { o.Cause.Reason = ReasonRPFilter }, false},
+		"it was sent":        {func(o *Observation) { o.Reply = o.Request[:1] }, false},
+		"events were lost":   {func(o *Observation) { o.Lost = 1 }, false},
+	} {
+		p, o := lost(t, "node02/flannel.1 forward", reject)
+		b := &p.Branches[0]
+		b.Verdict = Rejected
+		b.Reply = []Hop{with(h("node02/flannel.1 output", "10.244.2.1:0>10.244.1.2:0", 64), func(p *Hop) { p.Packet.ICMP = &datapath.ICMPInfo{Type: 3, Code: 3} })}
+		o.Verdict, o.Cause.Reason, o.Cause.Text = Dropped, ReasonRuleDrop, "node02: dropped by rule …"
+		o.Request[len(o.Request)-1].Action = Drop
+		c.change(&o)
+		if _, d := Compare(p, o); (len(d) == 0) != c.want || Withheld(b, &o) != c.want {
+			t.Errorf("%s: withheld %v, want %v, and Compare says:%s", name, Withheld(b, &o), c.want, texts(d))
+		}
+		if !c.want {
+			continue
+		}
+		notes := TellWithheld(b, &o, []string{"one", mayBeWithheld})
+		last := o.Request[len(o.Request)-1]
+		if o.Verdict != Rejected || o.Cause.Reason != ReasonRuleReject || last.Action != Reject || o.Cause.Text != "node02: rejected by rule …" || !slices.Equal(notes, []string{"one"}) || !slices.Contains(o.Notes, wasWithheld) {
+			t.Errorf("%s: %+v\n%+v\n%+v\n%q", name, o.Cause, last, o.Notes, notes)
+		}
+	}
+}

@@ -71,8 +71,13 @@ type Hop struct {
 	TimeNs  int64 `json:"timeNs,omitempty"`
 	SinceNs int64 `json:"sinceNs,omitempty"`
 	// TookNs is the time spent inside the hop, where both ends were seen.
-	TookNs int64  `json:"tookNs,omitempty"`
-	Reason string `json:"reason,omitempty"`
+	TookNs int64 `json:"tookNs,omitempty"`
+	// Clock is the host whose clock the hop was timed by, where a packet's way has
+	// more than one: then TimeNs is converted, and right to WithinNs only, and
+	// SinceNs is there between hops of one clock alone.
+	Clock    string `json:"clock,omitempty"`
+	WithinNs int64  `json:"withinNs,omitempty"`
+	Reason   string `json:"reason,omitempty"`
 	// Evidence names the kernel events that an observed hop rests on; a hop
 	// that is observed has at least one.
 	Evidence []string `json:"evidence,omitempty"`

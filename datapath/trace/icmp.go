@@ -28,8 +28,7 @@ func (w *walk) icmpAnswer(pl *place, s *skb, e icmpError) *answer {
 		a.p.Src = s.p.Dst
 	}
 	a.attach(s)
-	// net.ipv4.icmp_ratelimit, net/ipv4/icmp.c, icmpv4_xrlim_allow.
-	w.note("a kernel sends one address at most one ICMP error a second, and six at once: this one may be missing")
+	w.note(mayBeWithheld)
 	return &answer{from: pl, s: a}
 }
 

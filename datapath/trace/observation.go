@@ -3,7 +3,7 @@ package trace
 // Observation is what was seen of one packet and its answer. Every hop in it
 // rests on at least one event.
 type Observation struct {
-	Observer string  `json:"observer"` // "bpf" | "af_packet"
+	Observer string  `json:"observer"` // "bpf" | "tracepoints" | "af_packet"
 	Observes []Stage `json:"observes"` // the stages that this observer can see at all
 	// Rules: rule hits were recorded, so that a hook without any matched none.
 	Rules   bool    `json:"rules"`

@@ -37,7 +37,7 @@ type Trace struct {
 	// probabilities. Predicted is the one that the observed packet took, or the
 	// likeliest.
 	Branches []Branch `json:"branches,omitempty"`
-	// Observer says how it was observed: "bpf" or "af_packet"; Observes lists
+	// Observer says how it was observed: "bpf", "tracepoints" or "af_packet"; Observes lists
 	// the stages that it can see.
 	Observer string  `json:"observer,omitempty"`
 	Observes []Stage `json:"observes,omitempty"`
@@ -45,12 +45,23 @@ type Trace struct {
 	// reply; AnswerNs what the sender waited for its answer.
 	LatencyNs int64 `json:"latencyNs,omitempty"`
 	AnswerNs  int64 `json:"answerNs,omitempty"`
+	// Clocks are those of the hosts that observed, the sender's first; none in a lab,
+	// which has one.
+	Clocks []Clock `json:"clocks,omitempty"`
 	// Copies are places that saw a copy of the packet that was not for them.
 	Copies []Hop `json:"copies,omitempty"`
 	// Notes are what a reader must know to trust this trace.
 	Notes []string `json:"notes,omitempty"`
 	// WhatIf lists the edits that the prediction was made with.
 	WhatIf []string `json:"whatIf,omitempty"`
+}
+
+// Clock is that of a host: how far it is ahead of the sender's host's, and how well
+// that is known.
+type Clock struct {
+	Host     string `json:"host"`
+	AheadNs  int64  `json:"aheadNs"`
+	WithinNs int64  `json:"withinNs"`
 }
 
 // Endpoint is one end of a trace.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -47,10 +46,8 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a scratch directory
 	binary = filepath.Join(dir, "slipway")
-	build := exec.Command("go", "build", "-o", binary, "../../cmd/slipway")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return complain(fmt.Errorf("build slipway: %w\n%s", err, out))
+	if err := testnet.Build(binary, "slipway/cmd/slipway"); err != nil {
+		return complain(err)
 	}
 	if err := sweep(); err != nil {
 		return complain(err)
@@ -114,5 +111,5 @@ func program(t *testing.T, component, name string) string {
 var programs = sync.OnceValues(func() ([]*components.Built, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), buildPatience)
 	defer cancel()
-	return components.BuildAll(ctx, []string{"etcd", "flannel"}, nil)
+	return components.BuildAll(ctx, []string{"etcd", "flannel", "cni-plugins"}, nil)
 })

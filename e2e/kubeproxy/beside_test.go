@@ -103,6 +103,20 @@ func read(t *testing.T, path string) []byte {
 	return data
 }
 
+// program is the real kube-proxy, that of all of Kubernetes in one program, or
+// the one by itself.
+func program(t *testing.T) string {
+	t.Helper()
+	built, err := components.Lookup(t.Context(), "kubernetes")
+	if err != nil {
+		built, err = components.Lookup(t.Context(), "kube-proxy")
+	}
+	if err != nil {
+		testnet.Lacks(t, testnet.KubeProxy, err)
+	}
+	return built.Path("kube-proxy")
+}
+
 // patience is for one process of others to do one thing on a busy machine.
 const patience = time.Minute
 
@@ -111,10 +125,7 @@ const patience = time.Minute
 func theirs(t *testing.T, c one, mode string) (*netns.NS, *realproxy.API, *realproxy.Proxy) {
 	t.Helper()
 	testnet.Need(t, testnet.Root, testnet.IPTables)
-	built, err := components.Lookup(t.Context(), "kube-proxy")
-	if err != nil {
-		testnet.Lacks(t, testnet.KubeProxy, err)
-	}
+	program := program(t)
 	ns := testnet.NewNS(t)
 	have(t, ns, c)
 	api, err := realproxy.Serve(ns, realproxy.Objects(c.Snapshot))
@@ -123,7 +134,7 @@ func theirs(t *testing.T, c one, mode string) (*netns.NS, *realproxy.API, *realp
 	}
 	t.Cleanup(func() { _ = api.Close() })
 	p, err := realproxy.Start(realproxy.Config{
-		Program: built.Path("kube-proxy"), NS: ns, Dir: t.TempDir(), Node: c.Node, Mode: mode, Options: c.Options,
+		Program: program, NS: ns, Dir: t.TempDir(), Node: c.Node, Mode: mode, Options: c.Options,
 	}, api)
 	if err != nil {
 		t.Fatal(err)

@@ -29,15 +29,15 @@ func TestUpAgain(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			w := newWorld(t)
 			name := labName()
-			first := decode[result](t, w.up(name, mode, "-o", "json").out)
+			first := decode[result](t, w.up(name, mode, "-o", "json").Out)
 			if !first.Created || first.Lab != name || first.Mode != mode || first.Nodes != 3 || first.Pods != 6+1 || first.Services != 2+1 {
 				t.Errorf("first up said %+v", first)
 			}
 			memory, tables := w.remembers(name), w.tables(name)
-			if s := w.up(name, mode); !strings.Contains(s.out, "no changes") || strings.Count(s.out, "\n") > 2 || strings.Contains(s.err, "\x1b") {
+			if s := w.up(name, mode); !strings.Contains(s.Out, "no changes") || strings.Count(s.Out, "\n") > 2 || strings.Contains(s.Err, "\x1b") {
 				t.Errorf("second up: %s", s)
 			}
-			third := decode[map[string]any](t, w.up(name, mode, "-o", "json").out)
+			third := decode[map[string]any](t, w.up(name, mode, "-o", "json").Out)
 			if changes, ok := third["changes"].([]any); !ok || len(changes) != 0 || third["created"] != false {
 				t.Errorf("third up: changes %v (want an empty list), created %v", third["changes"], third["created"])
 			}

@@ -48,7 +48,7 @@ func TestLabsSideBySide(t *testing.T) {
 	w.wantGone(names[1])
 	w.works(names[0])
 	w.works(names[2])
-	if s := w.run("get", "pods"); s.code != 2 || !strings.Contains(s.err, names[0]) || !strings.Contains(s.err, "-L") {
+	if s := w.run("get", "pods"); s.Code != 2 || !strings.Contains(s.Err, names[0]) || !strings.Contains(s.Err, "-L") {
 		t.Errorf("%s\nwant exit code 2, the labs' names and -L", s)
 	}
 }
@@ -115,7 +115,7 @@ func TestForeignNamespaceInTheWay(t *testing.T) {
 	name := labName()
 	foreign := newStranger(t, "slipway-"+name+"-external")
 	s := w.run(w.upArgs(name, "flannel-vxlan")...)
-	if s.code == 0 || !strings.Contains(s.err, foreign.ns.Name()) || !strings.Contains(s.err, "left alone") {
+	if s.Code == 0 || !strings.Contains(s.Err, foreign.ns.Name()) || !strings.Contains(s.Err, "left alone") {
 		t.Errorf("%s\nwant a failure that names the namespace", s)
 	}
 	w.wantNothingLeft(name, foreign)
@@ -134,17 +134,17 @@ func TestForeignDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(w.state) })
-	if s := w.run("down", "--all"); s.code != 0 {
+	if s := w.run("down", "--all"); s.Code != 0 {
 		t.Error(s)
 	}
-	if s := w.run("down", name); s.code == 0 {
+	if s := w.run("down", name); s.Code == 0 {
 		t.Error(s)
 	}
-	if s := w.run(w.upArgs(name, "flannel-vxlan")...); s.code == 0 || !strings.Contains(s.err, "is not a lab's") {
+	if s := w.run(w.upArgs(name, "flannel-vxlan")...); s.Code == 0 || !strings.Contains(s.Err, "is not a lab's") {
 		t.Error(s)
 	}
 	for _, bad := range []string{"..", ".", "../" + filepath.Base(w.state), name + "/.", "/etc"} {
-		if s := w.run("down", bad); s.code != 2 {
+		if s := w.run("down", bad); s.Code != 2 {
 			t.Errorf("%s\nwant exit code 2", s)
 		}
 	}
@@ -198,10 +198,10 @@ func TestTwoUpAtOnce(t *testing.T) {
 		up := w.upArgs(name, "flannel-vxlan", "-o", "json")
 		created := 0
 		for _, s := range together(w, up, up, up) {
-			if s.code != 0 {
+			if s.Code != 0 {
 				t.Fatalf("%s\nwant exit code 0", s)
 			}
-			if r := decode[result](t, s.out); r.Created {
+			if r := decode[result](t, s.Out); r.Created {
 				created++
 			} else if len(r.Changes) != 0 {
 				t.Errorf("the later one changed %v", r.Changes)
@@ -224,10 +224,10 @@ func TestUpDuringDown(t *testing.T) {
 		name := labName()
 		w.up(name, "flannel-vxlan")
 		for _, s := range together(w, []string{"down", name}, w.upArgs(name, "flannel-vxlan"), []string{"down", name}, []string{"status", "-L", name}, []string{"mode", "-L", name, "flannel-host-gw"}) {
-			none := s.code == 2 && strings.Contains(s.err, "no such lab")
-			drift := s.code == 1 && strings.Contains(s.argv, "status") // of a lab that was half there
-			partial := s.code == 5 && strings.Contains(s.err, "only partly up")
-			if s.code != 0 && !none && !drift && !partial || strings.Contains(s.err, "panic") {
+			none := s.Code == 2 && strings.Contains(s.Err, "no such lab")
+			drift := s.Code == 1 && strings.Contains(s.Argv, "status") // of a lab that was half there
+			partial := s.Code == 5 && strings.Contains(s.Err, "only partly up")
+			if s.Code != 0 && !none && !drift && !partial || strings.Contains(s.Err, "panic") {
 				t.Errorf("round %d: %s", round, s)
 			}
 		}
@@ -251,7 +251,7 @@ func TestLabsComeAndGoTogether(t *testing.T) {
 		wg.Go(func() {
 			for range 4 {
 				for _, s := range []said{w.run(w.upArgs(n, "flannel-host-gw")...), w.run("down", n)} {
-					if s.code != 0 {
+					if s.Code != 0 {
 						t.Errorf("%s\nwant exit code 0", s)
 					}
 				}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"slipway/e2e/program"
 	"slipway/internal/testnet"
 	"slipway/lab"
 )
@@ -29,43 +30,7 @@ const patience = 3 * time.Minute
 // binary is the program under test.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
-
-func testMain(m *testing.M) int {
-	if os.Geteuid() != 0 {
-		return m.Run() // every test says why it is skipped
-	}
-	dir, err := os.MkdirTemp("", "slipway-rb")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a scratch directory
-	binary = filepath.Join(dir, "slipway")
-	build := exec.Command("go", "build", "-o", binary, "../../cmd/slipway")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build slipway: %v\n%s", err, out)
-		return 1
-	}
-	sweep()
-	return m.Run()
-}
-
-// sweep takes down what a run of these tests left that was killed itself.
-func sweep() {
-	dirs, _ := filepath.Glob(statePrefix + "*")
-	for _, d := range dirs {
-		pid, _, _ := strings.Cut(strings.TrimPrefix(d, statePrefix), "-")
-		if _, err := os.Stat("/proc/" + pid); err == nil {
-			continue
-		}
-		cmd := exec.Command(binary, "down", "--all")
-		cmd.Env = append(os.Environ(), lab.StateDirEnv+"="+d)
-		_ = cmd.Run()
-		_ = os.RemoveAll(d)
-	}
-}
+func TestMain(m *testing.M) { os.Exit(program.Main(m, statePrefix, &binary)) }
 
 // world is a state directory of its own: the labs in it know of no others.
 type world struct {
@@ -83,7 +48,7 @@ func newWorld(t testing.TB) *world {
 	worlds++
 	w := &world{t: t, state: fmt.Sprintf("%s%d-%d", statePrefix, os.Getpid(), worlds)}
 	t.Cleanup(func() {
-		if s := w.run("down", "--all"); s.code != 0 {
+		if s := w.run("down", "--all"); s.Code != 0 {
 			t.Errorf("last clean-up: %s", s)
 		}
 		if _, err := os.Stat(w.state); !errors.Is(err, os.ErrNotExist) {
@@ -102,15 +67,7 @@ func labName() string {
 }
 
 // said is what a command printed and how it ended.
-type said struct {
-	argv, out, err string
-	code           int // -1: killed by a signal
-	took           time.Duration
-}
-
-func (s said) String() string {
-	return fmt.Sprintf("%s: exit code %d\nstdout: %s\nstderr: %s", s.argv, s.code, s.out, s.err)
-}
+type said = program.Said
 
 // command prepares a command of the program in this world.
 func (w *world) command(ctx context.Context, args ...string) *exec.Cmd {
@@ -146,8 +103,8 @@ func (w *world) cut(when func() bool, sig syscall.Signal, args ...string) said {
 		w.t.Fatalf("slipway %s: %v", strings.Join(args, " "), err)
 	}
 	return said{
-		argv: "slipway " + strings.Join(args, " "), out: out.String(), err: errs.String(),
-		code: cmd.ProcessState.ExitCode(), took: time.Since(start),
+		Argv: "slipway " + strings.Join(args, " "), Out: out.String(), Err: errs.String(),
+		Code: cmd.ProcessState.ExitCode(), Took: time.Since(start),
 	}
 }
 
@@ -170,10 +127,10 @@ func signalWhen(cmd *exec.Cmd, ended <-chan error, when func() bool, sig syscall
 func (w *world) must(args ...string) string {
 	w.t.Helper()
 	s := w.run(args...)
-	if s.code != 0 {
+	if s.Code != 0 {
 		w.t.Fatalf("%s\nwant exit code 0", s)
 	}
-	return s.out
+	return s.Out
 }
 
 // after is a condition that holds from some time on.
@@ -200,7 +157,7 @@ func decode[T any](t testing.TB, text string) T {
 func (w *world) up(name, mode string, args ...string) said {
 	w.t.Helper()
 	s := w.run(w.upArgs(name, mode, args...)...)
-	if s.code != 0 {
+	if s.Code != 0 {
 		w.t.Fatalf("%s\nwant exit code 0", s)
 	}
 	return s
@@ -216,7 +173,7 @@ func (w *world) works(name string) {
 	if said := w.must("exec", "-L", name, "client", "--", "curl", "-sS", "-m", "10", "http://nginx-svc:8080/"); !strings.Contains(said, "nginx-deployment-") {
 		w.t.Fatalf("lab %s: the service answered %q", name, said)
 	}
-	if s := w.run("status", "-L", name); s.code != 0 {
+	if s := w.run("status", "-L", name); s.Code != 0 {
 		w.t.Fatalf("%s\nwant exit code 0", s)
 	}
 }

@@ -135,8 +135,8 @@ func wantNoPacketOutside(t *testing.T, w *world, name string) {
 	defer unix.Close(fd) //nolint:errcheck // read only
 	w.works(name)
 	for _, place := range []string{"client", "node01", "external"} {
-		if s := w.run("exec", "-L", name, place, "--", "ping", "-c1", "-W0.3", "198.51.100.1"); s.code == 0 {
-			t.Errorf("%s: the world answers: %s", place, s.out)
+		if s := w.run("exec", "-L", name, place, "--", "ping", "-c1", "-W0.3", "198.51.100.1"); s.Code == 0 {
+			t.Errorf("%s: the world answers: %s", place, s.Out)
 		}
 	}
 	lab := []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("192.168.233.0/24"), netip.MustParsePrefix("198.51.100.0/24")}

@@ -32,16 +32,16 @@ func TestInterruptedUp(t *testing.T) {
 			name := labName()
 			whole := shortest(func() time.Duration {
 				defer w.must("down", name)
-				return w.up(name, c.mode).took
+				return w.up(name, c.mode).Took
 			})
 			n, interrupted := points(t, 5), 0
 			for i := range n {
 				at := whole * time.Duration(i+1) / time.Duration(n+1)
 				s := w.cut(after(at), c.sig, w.upArgs(name, c.mode)...)
-				switch s.code {
+				switch s.Code {
 				case 130:
 					interrupted++
-					if !strings.Contains(s.err, "interrupted, cleaned up") || s.out != "" {
+					if !strings.Contains(s.Err, "interrupted, cleaned up") || s.Out != "" {
 						t.Errorf("%s\nwant that it was interrupted and cleaned up, and nothing on stdout", s)
 					}
 				case tooEarly:
@@ -69,18 +69,18 @@ func TestInterruptedChange(t *testing.T) {
 	name := labName()
 	whole := shortest(func() time.Duration {
 		w.up(name, "flannel-vxlan")
-		return w.up(name, "calico-ipip").took
+		return w.up(name, "calico-ipip").Took
 	})
 	interrupted := 0
 	for i := range 5 {
 		w.up(name, "flannel-vxlan")
 		s := w.cut(after(whole*time.Duration(i+1)/6), syscall.SIGINT, w.upArgs(name, "calico-ipip")...)
-		if s.code == 130 {
+		if s.Code == 130 {
 			interrupted++
-			if strings.Contains(s.err, "cleaned up") || !strings.Contains(s.err, "`slipway up` again repairs it") {
+			if strings.Contains(s.Err, "cleaned up") || !strings.Contains(s.Err, "`slipway up` again repairs it") {
 				t.Errorf("%s\nwant that the lab is partly done", s)
 			}
-		} else if s.code != 0 && s.code != tooEarly {
+		} else if s.Code != 0 && s.Code != tooEarly {
 			t.Errorf("%s\nwant exit code 130", s)
 		}
 		w.up(name, "calico-ipip")
@@ -96,15 +96,15 @@ func TestInterruptedDown(t *testing.T) {
 	name := labName()
 	whole := shortest(func() time.Duration {
 		w.up(name, "flannel-vxlan")
-		return w.run("down", name).took
+		return w.run("down", name).Took
 	})
 	n := points(t, 6)
 	for i := range n {
 		w.up(name, "flannel-vxlan")
 		s := w.cut(after(whole*time.Duration(i+1)/time.Duration(n+1)), syscall.SIGINT, "down", name)
-		switch s.code {
+		switch s.Code {
 		case 130:
-			if strings.Contains(s.err, "cleaned up") || !strings.Contains(s.err, "again finishes it") {
+			if strings.Contains(s.Err, "cleaned up") || !strings.Contains(s.Err, "again finishes it") {
 				t.Errorf("%s\nwant that `down` has to be repeated", s)
 			}
 			w.must("down", name)
@@ -127,7 +127,7 @@ func TestInterruptedDemo(t *testing.T) {
 		w := newWorld(t)
 		name := labName()
 		s := w.cut(after(c.at), c.sig, "demo", "-L", name, "--modes", "flannel-udp,flannel-vxlan,calico-ipip", "--rounds", "60")
-		if s.code != 130 || !strings.Contains(s.err, "interrupted, cleaned up") {
+		if s.Code != 130 || !strings.Contains(s.Err, "interrupted, cleaned up") {
 			t.Errorf("after %v: %s\nwant exit code 130", c.at, s)
 		}
 		w.wantNothingLeft(name)

@@ -68,6 +68,57 @@ func TestAgreementNFTables(t *testing.T) {
 	}
 }
 
+// TestAgreementTracepoints is TestAgreement as on kernels without netfilter
+// programs, where nothing shows what a hook did. (What the UDP tunnel's process
+// sends several at a time is not seen there.)
+func TestAgreementTracepoints(t *testing.T) {
+	testnet.Need(t, testnet.Root, testnet.IPTables, testnet.BPF)
+	for _, mode := range []topology.ModeName{topology.FlannelVXLAN, topology.FlannelHostGW, topology.CalicoIPIP} {
+		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
+			l := up(t, mode)
+			l.observer = "tracepoints"
+			for _, p := range fewPairs() {
+				l.agrees(t, p)
+			}
+		})
+	}
+}
+
+// TestWithheldErrors traces packets that are refused while the kernel's limit of
+// ICMP errors is used up: rejected all the same, with a note, and no disagreement.
+func TestWithheldErrors(t *testing.T) {
+	testnet.Need(t, testnet.Root, testnet.IPTables, testnet.BPF)
+	t.Parallel()
+	l := up(t, topology.FlannelVXLAN)
+	// Errors to an address not heard of before have a minute's worth of this in
+	// hand (net/ipv4/inetpeer.c, inet_peer_xrlim_allow): less than one of them.
+	l.runAll(t, []string{
+		"node01: sysctl -qw net.ipv4.icmp_ratelimit=1000000000",
+		"node01: ip route add unreachable {web}/32",
+	})
+	for _, p := range []struct {
+		to, proto, table string
+		observers        []string
+	}{
+		{"none:8080", "tcp", "filter", []string{"", "tracepoints"}},
+		{"none:7", "udp", "filter", []string{""}},
+		{"web:80", "tcp", "main", []string{"", "tracepoints"}},
+	} {
+		for _, l.observer = range p.observers {
+			args := []string{"client", p.to, "--proto", p.proto}
+			if l.observer != "" {
+				args = append(args, "--observer", l.observer)
+			}
+			tr, said := l.trace(t, args...)
+			told := slices.ContainsFunc(tr.Notes, func(n string) bool { return strings.HasPrefix(n, "the sender was not told") })
+			if tr.Agree == nil || !*tr.Agree || tr.Verdict != trace.Rejected || *tr.ObservedVerdict != trace.Rejected || said.Code != 1 || !told || tr.PredictedCause.Table != p.table || len(tr.Reply.Observed) > 0 {
+				t.Errorf("%s: exit code %d, verdict %v, causes %+v, %+v, notes %q, disagreements %+v", said.Argv, said.Code, tr.Verdict, tr.PredictedCause, tr.ObservedCause, tr.Notes, tr.Disagreements)
+			}
+		}
+	}
+}
+
 // clusterIP is a service's.
 func (l *testLab) clusterIP(service string) string {
 	for _, s := range l.snap.Services {
@@ -151,15 +202,23 @@ func (l *testLab) allPairs() []pair {
 // agrees traces a pair.
 func (l *testLab) agrees(t *testing.T, p pair) bool {
 	t.Helper()
-	tr, said := l.trace(t, p.from, p.to, "--proto", p.proto, "--size", strconv.Itoa(p.size))
+	args := []string{p.from, p.to, "--proto", p.proto, "--size", strconv.Itoa(p.size)}
+	if l.observer != "" {
+		args = append(args, "--observer", l.observer)
+	}
+	tr, said := l.trace(t, args...)
 	// What is lost to a missing neighbour is rejected after three seconds, which
 	// the comparison takes for the same as dropped.
 	if tr.Agree != nil && *tr.Agree && (tr.Verdict != trace.Delivered) == p.lost && len(tr.Disagreements) == 0 {
 		return true
 	}
+	if tr.Observer == "tracepoints" && l.mode == topology.FlannelUDP && p.size > 0 {
+		t.Logf("%s: fragments that the tunnel's process sends together are not seen by tracepoints alone", said.Argv)
+		return true
+	}
 	why, _ := json.MarshalIndent(tr.Disagreements, "", " ")
 	t.Errorf("%s (%s): exit code %d, agree %v, predicted %v, observed %v\npredicted %s\nobserved  %s\ncauses %+v %+v\n%s",
-		said.argv, said.took, said.code, tr.Agree != nil && *tr.Agree, tr.PredictedVerdict, tr.ObservedVerdict, path(tr.Predicted), path(tr.Observed), tr.PredictedCause, tr.ObservedCause, why)
+		said.Argv, said.Took, said.Code, tr.Agree != nil && *tr.Agree, tr.PredictedVerdict, tr.ObservedVerdict, path(tr.Predicted), path(tr.Observed), tr.PredictedCause, tr.ObservedCause, why)
 	return false
 }
 

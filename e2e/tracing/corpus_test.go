@@ -66,8 +66,8 @@ func (l *testLab) try(t *testing.T, f fault, b *board) {
 	c.agree = tr.Agree != nil && *tr.Agree
 	b.score(f.name, l.mode, c)
 	if !c.good() {
-		t.Errorf("%s (%s)\npredicted: %s\nobserved: %s\nagree: %v %+v\nwant      %+v\npredicted %v %s\nobserved  %v %s\n%s", said.argv, said.took, c.predicted, c.observed,
-			c.agree, tr.Disagreements, w, tr.PredictedVerdict, inShort(tr.PredictedCause), tr.ObservedVerdict, inShort(tr.ObservedCause), said.err)
+		t.Errorf("%s (%s)\npredicted: %s\nobserved: %s\nagree: %v %+v\nwant      %+v\npredicted %v %s\nobserved  %v %s\n%s", said.Argv, said.Took, c.predicted, c.observed,
+			c.agree, tr.Disagreements, w, tr.PredictedVerdict, inShort(tr.PredictedCause), tr.ObservedVerdict, inShort(tr.ObservedCause), said.Err+seenAt(tr))
 	}
 }
 
@@ -78,6 +78,15 @@ func inShort(c *trace.Cause) string {
 		return err.Error()
 	}
 	return string(raw)
+}
+
+// seenAt are the places of an observation, with what it rests on.
+func seenAt(tr trace.Trace) string {
+	var b strings.Builder
+	for _, h := range tr.Observed {
+		fmt.Fprintf(&b, "%d %s %s %s +%d ns: %s\n", h.Seq, h.Place, h.Device, h.Stage, h.TimeNs, strings.Join(h.Evidence, ", "))
+	}
+	return b.String() + strings.Join(tr.Notes, "\n")
 }
 
 // isUnknown reports whether a prediction owns that it cannot be made, and says
@@ -152,7 +161,7 @@ func (l *testLab) await(t *testing.T, what string, lines []string) {
 	for _, line := range lines {
 		testnet.Eventually(t, patience, what, func() (bool, string) {
 			s := l.run(t, line)
-			return s.code == 0, s.String()
+			return s.Code == 0, s.String()
 		})
 	}
 }
@@ -164,7 +173,7 @@ func (l *testLab) green(t *testing.T, args []string) {
 		args = defaultTrace
 	}
 	tr, said := l.trace(t, args...)
-	if said.code != 0 || tr.Verdict != trace.Delivered || tr.Agree == nil || !*tr.Agree {
-		t.Errorf("%s: exit code %d, verdict %v, agree %v\npredicted %s\nobserved %s\ndisagreements %+v", said.argv, said.code, tr.Verdict, tr.Agree, inShort(tr.PredictedCause), inShort(tr.ObservedCause), tr.Disagreements)
+	if said.Code != 0 || tr.Verdict != trace.Delivered || tr.Agree == nil || !*tr.Agree {
+		t.Errorf("%s: exit code %d, verdict %v, agree %v\npredicted %s\nobserved %s\ndisagreements %+v", said.Argv, said.Code, tr.Verdict, tr.Agree, inShort(tr.PredictedCause), inShort(tr.ObservedCause), tr.Disagreements)
 	}
 }

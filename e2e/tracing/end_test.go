@@ -25,7 +25,7 @@ func TestNothingStaysLoaded(t *testing.T) {
 	l := up(t, topology.FlannelVXLAN)
 	for name, signal := range map[string]syscall.Signal{"interrupted": syscall.SIGINT, "killed": syscall.SIGKILL} {
 		t.Run(name, func(t *testing.T) {
-			cmd := exec.Command(program, "trace", "-L", l.name, "--follow", "client", "one", "--duration", "60s")
+			cmd := exec.Command(underTest, "trace", "-L", l.name, "--follow", "client", "one", "--duration", "60s")
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -51,7 +51,7 @@ func TestNothingStaysLoaded(t *testing.T) {
 			if left := l.tables(t); strings.Contains(left, "slipway-trace") {
 				t.Errorf("left in node01:\n%s", left)
 			}
-			if tr, s := l.trace(t, "client", "one"); s.code != 0 || tr.Observer != "bpf" {
+			if tr, s := l.trace(t, "client", "one"); s.Code != 0 || tr.Observer != "bpf" {
 				t.Errorf("the next trace: %s", s)
 			}
 		})
@@ -61,7 +61,7 @@ func TestNothingStaysLoaded(t *testing.T) {
 // tables are those of nftables' own on a node.
 func (l *testLab) tables(t *testing.T) string {
 	t.Helper()
-	return l.run(t, "node01: nft list tables").out
+	return l.run(t, "node01: nft list tables").Out
 }
 
 // programsOf are the BPF programs that a process holds, by what the kernel says

@@ -74,6 +74,8 @@ type testLab struct {
 	name string
 	mode topology.ModeName
 	snap *topology.Snapshot
+	// observer is how traces observe; the best way if empty.
+	observer string
 	// names are what the commands of faults are written with, "{web}".
 	names *strings.Replacer
 }
@@ -99,7 +101,7 @@ func upWith(t *testing.T, mode topology.ModeName, proxy topology.ProxyMode) *tes
 		}
 	}
 	t.Cleanup(func() {
-		if s := slipway(t, "down", l.name); s.code != 0 {
+		if s := slipway(t, "down", l.name); s.Code != 0 {
 			t.Error(s)
 		}
 	})
@@ -122,7 +124,7 @@ func upWith(t *testing.T, mode topology.ModeName, proxy topology.ProxyMode) *tes
 func (l *testLab) must(t testing.TB, command string, args ...string) said {
 	t.Helper()
 	s := slipway(t, append([]string{command, "-L", l.name}, args...)...)
-	if s.code != 0 {
+	if s.Code != 0 {
 		t.Fatalf("%s\nwant exit code 0", s)
 	}
 	return s
@@ -186,7 +188,7 @@ func (l *testLab) run(t testing.TB, line string) said {
 func (l *testLab) runAll(t testing.TB, lines []string) {
 	t.Helper()
 	for _, line := range lines {
-		if s := l.run(t, line); s.code != 0 {
+		if s := l.run(t, line); s.Code != 0 {
 			t.Fatalf("%s\nwant exit code 0", s)
 		}
 	}
@@ -200,7 +202,7 @@ func (l *testLab) trace(t testing.TB, args ...string) (trace.Trace, said) {
 		argv = append(argv, l.names.Replace(a))
 	}
 	s := slipway(t, argv...)
-	if !slices.Contains([]int{0, 1, 4}, s.code) {
+	if !slices.Contains([]int{0, 1, 4}, s.Code) {
 		t.Fatalf("%s\nwant exit code 0, 1 or 4", s)
 	}
 	return decode[trace.Trace](t, s), s

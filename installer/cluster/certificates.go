@@ -30,6 +30,20 @@ func (p *planner) certificates() (installer.Phase, error) {
 			}
 			items = append(items, f)
 		}
+		if n.HasRole(topology.RoleControlPlane) {
+			f, err := p.encryption()
+			if err != nil {
+				return nil, err
+			}
+			items = append(items, f)
+		}
+		if p.runsKubelet(n) {
+			f, err := p.bootstrapKubeconfig()
+			if err != nil {
+				return nil, err
+			}
+			items = append(items, f)
+		}
 		return sorted(items), nil
 	})
 	ph.Steps = []installer.Step{{Name: "files", Why: "Keys can be read by root alone.", Work: work}}
@@ -46,18 +60,22 @@ func (p *planner) certificateNames(n topology.NodeState) []string {
 		out = append(out, "ca.key", "etcd/ca.crt", "apiserver.crt", "apiserver.key", "apiserver-etcd-client.crt", "apiserver-etcd-client.key",
 			"apiserver-kubelet-client.crt", "apiserver-kubelet-client.key", "front-proxy-ca.crt", "front-proxy-client.crt", "front-proxy-client.key", "sa.key", "sa.pub")
 	}
+	if p.runsKubelet(n) {
+		out = append(out, "kubelet.crt", "kubelet.key")
+	}
 	slices.Sort(out)
 	return slices.Compact(out)
 }
 
-func (p *planner) isMember(n topology.NodeState) bool {
-	for _, m := range p.members {
-		if m.Name == n.Name {
-			return true
-		}
-	}
-	return false
+func (p *planner) runsKubelet(n topology.NodeState) bool { return named(p.kubelets(), n.Name) }
+
+func (p *planner) runsAgent(n topology.NodeState) bool { return named(p.agents(), n.Name) }
+
+func named(nodes []topology.NodeState, name string) bool {
+	return slices.ContainsFunc(nodes, func(n topology.NodeState) bool { return n.Name == name })
 }
+
+func (p *planner) isMember(n topology.NodeState) bool { return named(p.members, n.Name) }
 
 // ownFiles are those of which every machine has its own.
 var ownFiles = []string{"apiserver.", "etcd/server.", "etcd/peer.", "kubelet."}
@@ -93,11 +111,11 @@ func (p *planner) kubeconfigs(n topology.NodeState) map[string]identity {
 		out["controller-manager.conf"] = identity{"system:kube-controller-manager", "controller-manager", own}
 		out["scheduler.conf"] = identity{"system:kube-scheduler", "scheduler", own}
 	}
-	if n.HasRole(topology.RoleWorker) {
+	if n.InDatapath() {
 		out["kube-proxy.conf"] = identity{"system:kube-proxy", "kube-proxy", server}
 	}
-	if p.full() {
-		out["kubelet.conf"] = identity{"system:node:" + n.Name, n.Name + "/kubelet", server}
+	if p.runsAgent(n) {
+		out["agent.conf"] = identity{"slipway:agent:" + n.Name, n.Name + "/agent", server}
 	}
 	return out
 }
@@ -107,4 +125,27 @@ func (p *planner) full() bool { return p.Cluster.Spec.Components == topology.Com
 func (p *planner) kubeconfigFile(_ topology.NodeState, file string, who identity) (installer.File, error) {
 	data, err := p.PKI.Kubeconfig(p.Cluster.Metadata.Name, who.server, who.user, who.certificate)
 	return installer.File{Path: etcDir + "/" + file, Mode: 0o600, Content: data, Secret: true}, err
+}
+
+// encryptionConfig tells API servers with which key secrets lie in etcd.
+const encryptionConfig = etcDir + "/encryption.yaml"
+
+// encryption is the key with which API servers encrypt secrets.
+func (p *planner) encryption() (installer.File, error) {
+	key, err := p.PKI.EncryptionKey()
+	if err != nil {
+		return installer.File{}, err
+	}
+	text, err := render("encryption.yaml", map[string]any{"Key": key})
+	return installer.File{Path: encryptionConfig, Mode: 0o600, Content: text, Secret: true}, err
+}
+
+// bootstrapKubeconfig is with what a node asks for its certificate.
+func (p *planner) bootstrapKubeconfig() (installer.File, error) {
+	t, err := p.PKI.BootstrapToken()
+	if err != nil {
+		return installer.File{}, err
+	}
+	data, err := p.PKI.TokenKubeconfig(p.Cluster.Metadata.Name, Endpoint(p.Inputs), "tls-bootstrap-token-user", t)
+	return installer.File{Path: etcDir + "/bootstrap-kubelet.conf", Mode: 0o600, Content: data, Secret: true}, err
 }

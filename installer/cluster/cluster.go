@@ -35,7 +35,33 @@ type Inputs struct {
 	// PKI holds the certificates that [Certificates] asks for.
 	PKI *pki.Store
 	// Programs are the component binaries by name: "kubernetes", "etcd", "etcdctl".
+	// One under the name that it has on the hosts, as "kubelet", goes before the one
+	// that does what it is called.
 	Programs map[string]installer.Blob
+	// Images are archives for the container runtime, by the image's name.
+	Images map[string]installer.Blob
+	// Facts say what is special about machines, by name.
+	Facts map[string]Facts
+	// Manifests are applied in their order, last of all.
+	Manifests []Manifest
+	// PackageVersions are those of the system's packages, by Debian's names, that
+	// are known to do.
+	PackageVersions map[string]string
+	// Ignore names checks that the first phase leaves out; see [CheckName].
+	Ignore []string
+}
+
+// Facts are what a plan has to know of a machine beyond the cluster file.
+type Facts struct {
+	// Shared: the machine shares its kernel with others, as a lab's node and a
+	// container do. Its components leave alone what belongs to all of the kernel.
+	Shared bool
+	// Lab: the machine is a lab's node, which reaches nothing outside.
+	Lab      bool
+	CgroupV1 bool
+	// CgroupRoot is the group, from the hierarchies' top, below which pods have
+	// theirs; empty is the top.
+	CgroupRoot string
 }
 
 // planner is one plan on its way.
@@ -44,18 +70,25 @@ type planner struct {
 	masters, members, workers []topology.NodeState
 }
 
-// phases are an installation's parts, in order.
+// phases are an installation's parts, in order. One that has no steps is not
+// a part of it.
 var phases = []struct {
 	id   string
 	plan func(*planner) (installer.Phase, error)
 }{
 	{"00-preflight", (*planner).preflight},
 	{"01-base", (*planner).base},
+	{"02-runtime", (*planner).runtime},
 	{"03-certificates", (*planner).certificates},
 	{"04-etcd", (*planner).etcd},
+	{"05-load-balancer", (*planner).loadBalancer},
 	{"06-control-plane", (*planner).controlPlane},
 	{"07-bootstrap", (*planner).bootstrap},
-	{"08-proxy", (*planner).proxy},
+	{"08-nodes", (*planner).nodes},
+	{"09-network", (*planner).network},
+	{"10-dns", (*planner).dns},
+	{"11-verify", (*planner).verify},
+	{"20-addons", (*planner).addons},
 }
 
 // Plan is the whole installation, or those of its phases that are named, as
@@ -73,6 +106,12 @@ func Plan(in Inputs, only ...string) (installer.Plan, error) {
 		phase, err := ph.plan(p)
 		if err != nil {
 			return plan, fmt.Errorf("phase %s: %w", ph.id, err)
+		}
+		if len(phase.Steps) == 0 { // this cluster has no use for it
+			continue
+		}
+		if len(phase.Steps) == 0 {
+			continue
 		}
 		phase.ID = ph.id
 		plan.Phases = append(plan.Phases, phase)
@@ -115,7 +154,7 @@ func Certificates(in Inputs) []pki.Request {
 	p := newPlanner(in)
 	c := pki.Cluster{
 		Domain: Domain, APIServices: []netip.Addr{in.Snapshot.Network.ServiceCIDR.Masked().Addr().Next()},
-		Masters: machines(p.masters), Etcd: machines(p.members), Nodes: machines(in.Snapshot.Nodes),
+		Masters: machines(p.masters), Etcd: machines(p.members), Nodes: machines(p.kubelets()), Agents: machines(p.agents()),
 	}
 	if vip := in.Cluster.Spec.ControlPlane.LoadBalancer.VIP; vip.IsValid() {
 		c.EndpointAddresses = append(c.EndpointAddresses, vip)
@@ -123,18 +162,17 @@ func Certificates(in Inputs) []pki.Request {
 	return c.Requests()
 }
 
-// Endpoint is the URL at which clients reach the API.
-func Endpoint(in Inputs) string {
-	return url(address(newPlanner(in).masters[0]), apiPort)
-}
-
 func url(a netip.Addr, port int) string {
 	return "https://" + netip.AddrPortFrom(a, uint16(port)).String()
 }
 
-// program is the item of a program from the catalogue, under a name of its own.
+// program is the item of a program from the catalogue, under a name of its own; or
+// of the one that was given under that name.
 func (p *planner) program(name, from string) (installer.Program, error) {
-	b, ok := p.Programs[from]
+	b, ok := p.Programs[name]
+	if !ok {
+		b, ok = p.Programs[from]
+	}
 	if !ok {
 		return installer.Program{}, fmt.Errorf("program %s is not in the catalogue's cache (slipway components build)", from)
 	}
@@ -157,6 +195,11 @@ func on(nodes []topology.NodeState, items func(n topology.NodeState) ([]installe
 // allNodes are those that have any role.
 func (p *planner) allNodes() []topology.NodeState {
 	return slices.DeleteFunc(slices.Clone(p.Snapshot.Nodes), func(n topology.NodeState) bool { return len(n.Roles) == 0 })
+}
+
+// datapath are the nodes that carry pods and services.
+func (p *planner) datapath() []topology.NodeState {
+	return slices.DeleteFunc(slices.Clone(p.Snapshot.Nodes), func(n topology.NodeState) bool { return !n.InDatapath() })
 }
 
 // paths are where items lie, for a unit that reads them.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -40,9 +42,18 @@ func inputs(t *testing.T, file string) Inputs {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := Inputs{Cluster: c, Snapshot: snap, PKI: &pki.Store{Dir: t.TempDir(), Algorithm: pki.ECDSA, Now: time.Now}, Programs: map[string]installer.Blob{}}
-	for _, name := range []string{"kubernetes", "etcd", "etcdctl"} {
+	in := Inputs{
+		Cluster: c, Snapshot: snap, PKI: &pki.Store{Dir: t.TempDir(), Algorithm: pki.ECDSA, Now: time.Now},
+		Programs: map[string]installer.Blob{}, Images: map[string]installer.Blob{}, Facts: map[string]Facts{},
+	}
+	for _, name := range strings.Fields("kubernetes etcd etcdctl etcdutl slipway containerd containerd-shim-runc-v2 ctr runc host-local loopback portmap bridge flanneld calico-node calico-crds.yaml bird.cfg.template bird_aggr.cfg.template bird_ipam.cfg.template") {
 		in.Programs[name] = installer.Blob{Sum: strings.Repeat(name[:1], 64)}
+	}
+	for _, name := range []string{"slipway.local/pause:v1", "slipway.local/coredns:v1.15.0"} {
+		in.Images[name] = installer.Blob{Sum: fmt.Sprintf("%064x", len(name))}
+	}
+	for _, n := range snap.Nodes {
+		in.Facts[n.Name] = Facts{Shared: true, Lab: true, CgroupV1: true, CgroupRoot: "/slipway/demo/" + n.Name}
 	}
 	if _, err := in.PKI.Ensure(Certificates(in)); err != nil {
 		t.Fatal(err)
@@ -53,12 +64,52 @@ func inputs(t *testing.T, file string) Inputs {
 // Every unit and file without secrets, as it would lie on the hosts, against
 // text that was read and argued.
 func TestGolden(t *testing.T) {
-	in := inputs(t, threeMasters)
-	plan, err := Plan(in)
-	if err != nil {
-		t.Fatal(err)
+	for name, c := range map[string]struct {
+		file string
+		only []string
+	}{
+		"three-masters":        {file: threeMasters},
+		"one-master":           {"apiVersion: slipway/v1alpha1\nkind: Cluster\nmetadata: {name: demo}\nspec: {components: light}\n", []string{"04", "06", "07", "08", "10", "11"}},
+		"slow-etcd":            {strings.Replace(threeMasters, "  nodes:", "  controlPlane: {etcd: {heartbeat: 500ms, election: 5s}}\n  nodes:", 1), []string{"04"}},
+		"full-flannel":         {full("{mode: flannel-vxlan}"), []string{"02", "03", "07", "08", "09", "10", "11", "20"}},
+		"full-upstream":        {full("{mode: flannel-host-gw, implementation: upstream}"), []string{"09"}},
+		"full-upstream-calico": {full("{mode: calico-bgp, implementation: upstream, bgp: {peers: [{address: 192.168.233.90, asn: 64999}]}}"), []string{"09"}},
+		"full-calico":          {full("{mode: calico-ipip}"), []string{"06", "08", "09"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := inputs(t, c.file)
+			in.Manifests = []Manifest{{"apps/web.yaml", []byte("kind: Namespace\napiVersion: v1\nmetadata: {name: web}\n")}}
+			plan, err := Plan(in, c.only...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			compare(t, filepath.Join("testdata", name+".txt"), strings.ReplaceAll(describe(plan), strconv.Quote(runtime.GOARCH), strconv.Quote("amd64")))
+		})
 	}
+}
+
+// full is the file of a cluster in which everything is real, in a lab.
+func full(network string) string {
+	return `apiVersion: slipway/v1alpha1
+kind: Cluster
+metadata: {name: demo}
+spec:
+  components: full
+  network: ` + network + `
+  nodes:
+    - {name: master01, roles: [control-plane, etcd]}
+    - {name: master02, roles: [control-plane, etcd]}
+    - {name: master03, roles: [control-plane, etcd]}
+    - {name: node01, roles: [worker]}
+    - {name: node02, roles: [worker]}
+`
+}
+
+// describe is a plan as text: what is on which host, and what is in it, the
+// first time.
+func describe(plan installer.Plan) string {
 	var b strings.Builder
+	seen := map[string]string{}
 	for _, ph := range plan.Phases {
 		fmt.Fprintf(&b, "## %s %s\n", ph.ID, ph.Title)
 		for _, st := range ph.Steps {
@@ -67,17 +118,27 @@ func TestGolden(t *testing.T) {
 				for _, it := range w.Items {
 					b.WriteString(it.ID() + "\n")
 					if s, ok := it.(installer.Shower); ok {
-						if path, content, secret := s.Shown(); !secret && !strings.HasSuffix(path, ".crt") && !strings.HasSuffix(path, ".pub") && !strings.HasSuffix(path, "/rbac.yaml") {
-							b.WriteString("\t" + strings.ReplaceAll(strings.TrimSuffix(string(content), "\n"), "\n", "\n\t") + "\n")
+						if path, content, secret := s.Shown(); !secret && !strings.HasSuffix(path, ".crt") && !strings.HasSuffix(path, ".pub") && path != etcdMark {
+							text := strings.ReplaceAll(strings.TrimSuffix(string(content), "\n"), "\n", "\n\t")
+							if first := seen[path+text]; first != "" {
+								text = "(as on " + first + ")"
+							} else {
+								seen[path+text] = w.Host
+							}
+							b.WriteString("\t" + text + "\n")
 						}
 					}
 				}
 			}
 		}
 	}
-	golden := filepath.Join("testdata", "three-masters.txt")
+	return b.String()
+}
+
+func compare(t *testing.T, golden, got string) {
+	t.Helper()
 	if *update {
-		if err := os.WriteFile(golden, []byte(b.String()), 0o644); err != nil {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -85,7 +146,7 @@ func TestGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(string(want), b.String()); diff != "" {
+	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -104,7 +165,7 @@ func TestKeysStayWhereTheyBelong(t *testing.T) {
 				if !ok {
 					continue
 				}
-				holdsKey := strings.Contains(string(f.Content), "PRIVATE KEY") || strings.Contains(string(f.Content), "client-key-data")
+				holdsKey := strings.Contains(string(f.Content), "PRIVATE KEY") || strings.Contains(string(f.Content), "client-key-data") || strings.Contains(string(f.Content), "secretbox:")
 				if holdsKey != f.Secret || holdsKey != (f.Mode == 0o600) {
 					t.Errorf("%s on %s: key %v, secret %v, mode %o", f.Path, w.Host, holdsKey, f.Secret, f.Mode)
 				}

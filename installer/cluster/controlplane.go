@@ -18,20 +18,27 @@ func (p *planner) controlPlane() (installer.Phase, error) {
 	}
 	ready, err := on(p.masters, func(n topology.NodeState) ([]installer.Item, error) {
 		return []installer.Item{
-			installer.Wait{Name: "the API server is ready", Check: kubectl(n) + " get --raw /readyz", Until: 2 * time.Minute},
-			installer.Wait{Name: "the controller manager is healthy", Check: "curl -skf https://127.0.0.1:10257/healthz", Until: time.Minute},
-			installer.Wait{Name: "the scheduler is healthy", Check: "curl -skf https://127.0.0.1:10259/healthz", Until: time.Minute},
+			installer.Wait{Name: "the API server is ready", Check: kubectl(n) + " get --raw /readyz", Until: 2 * time.Minute, Unit: "kube-apiserver.service"},
+			installer.Wait{Name: "the controller manager is healthy", Check: "curl -skf https://127.0.0.1:10257/healthz", Until: time.Minute, Unit: "kube-controller-manager.service"},
+			installer.Wait{Name: "the scheduler is healthy", Check: "curl -skf https://127.0.0.1:10259/healthz", Until: time.Minute, Unit: "kube-scheduler.service"},
 		}, nil
 	})
+	if err != nil {
+		return ph, err
+	}
+	endpoint, err := p.reachable()
 	ph.Steps = []installer.Step{
 		{Name: "units", Why: "One program, kubernetes, under the names of its parts: they share its pages in memory.", Work: work},
 		{Name: "health", Why: "Ready means: etcd answers, and the API has read what it needs at its start.", Work: ready},
+		endpoint,
 	}
 	return ph, err
 }
 
 func kubectl(topology.NodeState) string {
-	return fmt.Sprintf("%s/kubectl --kubeconfig %s/admin.conf", binDir, etcDir)
+	// What it learns of the API is not for root's home, and an API that takes a
+	// question and does not answer it is to be asked again.
+	return fmt.Sprintf("%s/kubectl --cache-dir %s --kubeconfig %s/admin.conf --request-timeout 30s", binDir, installer.CacheDir, etcDir)
 }
 
 func (p *planner) master(n topology.NodeState) ([]installer.Item, error) {
@@ -47,14 +54,21 @@ func (p *planner) master(n topology.NodeState) ([]installer.Item, error) {
 		"Address": address(n), "Port": apiPort, "PKI": pkiDir, "Etc": etcDir, "Domain": Domain,
 		"Etcd":        p.etcdServers(n),
 		"ServiceCIDR": p.Snapshot.Network.ServiceCIDR, "PodCIDR": p.Snapshot.Network.PodCIDR, "NodePorts": p.Snapshot.Proxy.NodePorts,
-		"NodePrefix": p.Snapshot.Network.NodePrefixLength, "Cluster": p.Cluster.Metadata.Name, "LeaderElect": len(p.masters) > 1,
+		"Subnets": p.Snapshot.Network.Mode.IsFlannel(), "NodePrefix": p.Snapshot.Network.NodePrefixLength, "Cluster": p.Cluster.Metadata.Name, "LeaderElect": len(p.masters) > 1,
+		"Plugins": pluginDir.Path,
 	}
+	text, err := render("authentication.yaml", values)
+	if err != nil {
+		return nil, err
+	}
+	who := installer.File{Path: etcDir + "/authentication.yaml", Mode: 0o644, Content: text}
 	config := func(name string) installer.Item { return installer.File{Path: etcDir + "/" + name} }
 	reads := map[string][]installer.Item{
-		"kube-apiserver.service":          append(p.files(n, "ca.", "apiserver", "front-proxy", "sa.", "etcd/ca"), items[0]),
+		"kube-apiserver.service":          append(p.files(n, "ca.", "apiserver", "front-proxy", "sa.", "etcd/ca"), items[0], who, config("encryption.yaml")),
 		"kube-controller-manager.service": append(p.files(n, "ca.", "front-proxy", "sa.key"), items[1], config("controller-manager.conf")),
 		"kube-scheduler.service":          {items[2], config("scheduler.conf")},
 	}
+	items = append(items, who, pluginDir)
 	for _, name := range []string{"kube-apiserver.service", "kube-controller-manager.service", "kube-scheduler.service"} {
 		u, err := service(name, values, reads[name]...)
 		if err != nil {
@@ -80,56 +94,4 @@ func (p *planner) etcdServers(n topology.NodeState) string {
 		}
 	}
 	return join(out, ",", func(m topology.NodeState) string { return url(address(m), etcdClientPort) })
-}
-
-// bootstrap gives the cluster's parts the rights that they need beyond the
-// built-in ones.
-func (p *planner) bootstrap() (installer.Phase, error) {
-	ph := installer.Phase{Title: "Rights of nodes and components",
-		About: "RBAC: nodes may ask for certificates and get them approved, the API may reach kubelets."}
-	manifest, err := render("rbac.yaml", map[string]any{})
-	if err != nil {
-		return ph, err
-	}
-	first := p.masters[0]
-	file := installer.File{Path: etcDir + "/slipway/rbac.yaml", Mode: 0o644, Content: manifest}
-	ph.Steps = []installer.Step{{Name: "rbac", Why: "Applied once, through the API, from one master.", Work: []installer.Work{{Host: first.Name, Items: []installer.Item{
-		file,
-		installer.Action{
-			Name:  "rights are as in " + file.Path,
-			Check: fmt.Sprintf("%s diff -f %s", kubectl(first), file.Path),
-			Do:    fmt.Sprintf("%s apply -f %s", kubectl(first), file.Path),
-		},
-	}}}}}
-	return ph, nil
-}
-
-// proxy is kube-proxy on every node.
-func (p *planner) proxy() (installer.Phase, error) {
-	ph := installer.Phase{Title: "kube-proxy",
-		About: "Watches services and endpoints and writes the rules by which the kernel balances: no packet passes through it."}
-	work, err := on(p.workers, func(n topology.NodeState) ([]installer.Item, error) {
-		program, err := p.program("kube-proxy", "kubernetes")
-		if err != nil {
-			return nil, err
-		}
-		text, err := render("kube-proxy.yaml", map[string]any{"Name": n.Name, "Mode": p.Snapshot.Proxy.Mode, "PodCIDR": p.Snapshot.Network.PodCIDR, "Etc": etcDir})
-		if err != nil {
-			return nil, err
-		}
-		config := installer.File{Path: etcDir + "/kube-proxy.yaml", Mode: 0o644, Content: text}
-		unit, err := service("kube-proxy.service", map[string]any{"Etc": etcDir}, program, config, installer.File{Path: etcDir + "/kube-proxy.conf"})
-		return []installer.Item{program, config, unit}, err
-	})
-	if err != nil {
-		return ph, err
-	}
-	ready, err := on(p.workers, func(topology.NodeState) ([]installer.Item, error) {
-		return []installer.Item{installer.Wait{Name: "kube-proxy has written its rules", Check: "curl -sf http://127.0.0.1:10256/healthz", Until: time.Minute}}, nil
-	})
-	ph.Steps = []installer.Step{
-		{Name: "units", Why: "On every node that has pods.", Work: work},
-		{Name: "health", Why: "Healthy means that the rules are in the kernel.", Work: ready},
-	}
-	return ph, err
 }

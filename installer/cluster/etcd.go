@@ -20,33 +20,51 @@ var etcdctl = fmt.Sprintf("%[1]s/etcdctl --cacert %[2]s/etcd/ca.crt --cert %[2]s
 func (p *planner) etcd() (installer.Phase, error) {
 	ph := installer.Phase{Title: "etcd, the cluster's memory",
 		About: "Everything that the API knows is in etcd and nowhere else. Its members agree by Raft: of three one may fail, of five two."}
-	work, err := on(p.members, func(n topology.NodeState) ([]installer.Item, error) {
-		server, err := p.program("etcd", "etcd")
-		if err != nil {
-			return nil, err
-		}
-		client, err := p.program("etcdctl", "etcdctl")
-		if err != nil {
-			return nil, err
-		}
-		unit, err := service("etcd.service", map[string]any{
-			"Name": n.Name, "Address": address(n), "ClientPort": etcdClientPort, "PeerPort": etcdPeerPort, "Data": etcdData, "PKI": pkiDir,
-			"Members": join(p.members, ",", func(m topology.NodeState) string { return m.Name + "=" + url(address(m), etcdPeerPort) }),
-			"Token":   p.Cluster.Metadata.Name,
-		}, append(p.files(n, "etcd/"), server)...)
-		return []installer.Item{server, client, installer.Directory{Path: etcdData, Mode: 0o700, Data: true}, unit}, err
-	})
+	before, err := on(p.members, p.membership)
 	if err != nil {
 		return ph, err
 	}
-	healthy, err := on(p.members, func(topology.NodeState) ([]installer.Item, error) {
-		return []installer.Item{installer.Wait{Name: "the member is healthy", Check: etcdctl + " endpoint health", Until: time.Minute}}, nil
+	work, err := on(p.members, p.member)
+	if err != nil {
+		return ph, err
+	}
+	healthy, err := on(p.members, func(n topology.NodeState) ([]installer.Item, error) {
+		var items []installer.Item
+		if len(p.members) > 1 {
+			items = append(items, p.votes(n))
+		}
+		return append(items, installer.Wait{Name: "the member is healthy", Check: etcdctl + " endpoint health", Until: time.Minute}), nil
 	})
 	ph.Steps = []installer.Step{
+		{Name: "membership", Why: "The first members found the cluster together. One that comes later is made known to them before it starts, and has no vote until it has all the data.", Work: before},
 		{Name: "members", Why: "All members start together: the first election needs more than half of them.", Work: work},
 		{Name: "health", Why: "A member is healthy when it can write, which takes the others, too.", Work: healthy},
 	}
 	return ph, err
+}
+
+// member is the server on one machine.
+func (p *planner) member(n topology.NodeState) ([]installer.Item, error) {
+	server, err := p.program("etcd", "etcd")
+	if err != nil {
+		return nil, err
+	}
+	unit, err := service("etcd.service", map[string]any{
+		"Intervals": p.intervals(), "Name": n.Name, "Address": address(n), "ClientPort": etcdClientPort, "PeerPort": etcdPeerPort, "Data": etcdData, "PKI": pkiDir, "First": etcdFirst,
+	}, append(p.files(n, "etcd/"), server)...)
+	return []installer.Item{server, unit}, err
+}
+
+// intervals are the flags of what the cluster file says otherwise than etcd itself.
+func (p *planner) intervals() (flags []string) {
+	heartbeat, election := p.Cluster.Spec.ControlPlane.Etcd.Intervals()
+	if heartbeat != topology.DefaultEtcdHeartbeat {
+		flags = append(flags, fmt.Sprintf("--heartbeat-interval=%d", heartbeat.Milliseconds()))
+	}
+	if election != topology.DefaultEtcdElection {
+		flags = append(flags, fmt.Sprintf("--election-timeout=%d", election.Milliseconds()))
+	}
+	return flags
 }
 
 // files are the certificates of a machine whose names begin with one of some

@@ -11,11 +11,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"slipway/internal/digest"
 )
 
 // BuildError says which command failed while a component was built, and what
@@ -42,24 +45,56 @@ func (e *BuildError) Unwrap() error { return e.Err }
 // saidLines is how many of a failed command's last lines an error has.
 const saidLines = 12
 
-// parallel is how many components are built at once: one links, which is the
-// work of one processor, while another compiles on all.
-const parallel = 2
-
-// BuildAll builds several components at once. progress is called from one
-// goroutine at a time, and may be nil.
+// BuildAll builds several components for this machine, two at once where there
+// is the memory for it. progress is called from one goroutine at a time, and may
+// be nil.
 func BuildAll(ctx context.Context, names []string, progress func(Event)) ([]*Built, error) {
+	return BuildFor(ctx, "", names, progress)
+}
+
+// BuildFor is BuildAll for another architecture (GOARCH).
+func BuildFor(ctx context.Context, arch string, names []string, progress func(Event)) ([]*Built, error) {
+	for _, n := range names { // before the first is begun
+		if c, err := Find(n); err != nil {
+			return nil, err
+		} else if err := c.buildable(); err != nil {
+			return nil, err
+		}
+	}
 	out := make([]*Built, len(names))
 	told := serial(progress)
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallel)
+	g.SetLimit(atOnce())
 	for i, n := range names {
 		g.Go(func() (err error) {
-			out[i], err = Build(ctx, n, told)
+			out[i], err = build(ctx, n, arch, told)
 			return err
 		})
 	}
 	return out, g.Wait()
+}
+
+// Building at once: one component links, which is the work of one processor,
+// while another compiles on all.
+const (
+	parallel = 2
+	// linkMemory is what has to be available for two at once, in KiB.
+	linkMemory = 5 << 20
+)
+
+// atOnce is how many components are built at once: fewer on a machine that has
+// little memory left.
+func atOnce() int {
+	raw, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 1
+	}
+	_, rest, _ := strings.Cut(string(raw), "MemAvailable:")
+	var kib int
+	if _, err := fmt.Sscan(rest, &kib); err != nil || kib < linkMemory {
+		return 1
+	}
+	return parallel
 }
 
 // Build returns a component from the cache, and builds it first if it is not
@@ -67,6 +102,10 @@ func BuildAll(ctx context.Context, names []string, progress func(Event)) ([]*Bui
 // off leaves at most files named .part, and the next one goes on with what the Go
 // build cache has. Another process that builds the same is waited for.
 func Build(ctx context.Context, name string, progress func(Event)) (*Built, error) {
+	return build(ctx, name, "", progress)
+}
+
+func build(ctx context.Context, name, arch string, progress func(Event)) (*Built, error) {
 	c, err := Find(name)
 	if err != nil {
 		return nil, err
@@ -75,16 +114,35 @@ func Build(ctx context.Context, name string, progress func(Event)) (*Built, erro
 	if err != nil {
 		return nil, err
 	}
-	return c.build(ctx, cache, progress)
+	return c.build(ctx, cache, arch, progress)
 }
 
-func (c *Component) build(ctx context.Context, cache string, progress func(Event)) (*Built, error) {
-	t, err := findToolchain(ctx, *c)
-	if err != nil {
+// buildable says why a component is not built from source.
+func (c *Component) buildable() error {
+	if len(c.Debian) == 0 {
+		return nil
+	}
+	return fmt.Errorf("build %s: it is not built from source: apt-get install %s", c.Name, strings.Join(c.Debian, " "))
+}
+
+func (c *Component) build(ctx context.Context, cache, arch string, progress func(Event)) (*Built, error) {
+	if err := c.buildable(); err != nil {
 		return nil, err
 	}
 	tell := newTracker(c.Name, progress)
+	t, err := findToolchain(ctx, *c, arch)
+	if err != nil {
+		if b, lerr := c.loaded(cache, arch); lerr == nil && b.verify() == nil {
+			tell.stage(Cached)
+			return b, nil
+		}
+		return nil, err
+	}
 	if b, err := c.lookup(cache, t); err == nil && b.verify() == nil {
+		tell.stage(Cached)
+		return b, nil
+	}
+	if b, err := c.loaded(cache, t.arch); err == nil && b.verify() == nil {
 		tell.stage(Cached)
 		return b, nil
 	}
@@ -110,6 +168,7 @@ type job struct {
 	Component
 	toolchain
 	source, dir string
+	todo        []string // packages to compile
 	tell        *tracker
 }
 
@@ -129,7 +188,7 @@ func (j *job) run(ctx context.Context) (*Built, error) {
 		return nil, err
 	}
 	b := &Built{
-		Component: j.Name, Version: j.Version, Key: j.key(j.toolchain), Dir: j.dir,
+		Component: j.Name, Version: j.Version, Key: j.key(j.toolchain), Recipe: j.Recipe(), Dir: j.dir,
 		Go: j.goVersion, Arch: j.arch, BuiltAt: start.UTC(), Sums: map[string]string{},
 	}
 	for _, bin := range j.Binaries {
@@ -152,7 +211,20 @@ func (j *job) run(ctx context.Context) (*Built, error) {
 // binary builds one program under a name that nobody looks for, and renames it.
 func (j *job) binary(ctx context.Context, b *Built, bin Binary) error {
 	path := b.Path(bin.Name)
-	args := append(append([]string{"build", "-v"}, j.flags()...), "-o", path+".part", bin.Package)
+	if bin.File != "" {
+		return j.file(ctx, b, bin)
+	}
+	verb := []string{"build", "-v"}
+	if bin.Test && len(j.todo) > 0 {
+		// `go test -v` says nothing of what it compiles: that is done before.
+		if err := j.goCmd(ctx, io.Discard, slices.Concat(verb, j.flags(), j.todo)...); err != nil {
+			return err
+		}
+	}
+	if bin.Test {
+		verb = []string{"test", "-c", "-vet=off"}
+	}
+	args := append(append(verb, j.flags()...), "-o", path+".part", bin.Package)
 	if err := j.goCmd(ctx, io.Discard, args...); err != nil {
 		return err
 	}
@@ -163,7 +235,31 @@ func (j *job) binary(ctx context.Context, b *Built, bin Binary) error {
 		}
 	}
 	if err == nil {
-		b.Sums[bin.Name], err = sum(path)
+		b.Sums[bin.Name], _, err = digest.File(path)
+	}
+	if err != nil {
+		return fmt.Errorf("build %s: keep %s: %w", j.Name, bin.Name, err)
+	}
+	return nil
+}
+
+// file takes a file out of the component's module. It is executable as all in
+// the cache is, though nothing runs it.
+func (j *job) file(ctx context.Context, b *Built, bin Binary) error {
+	var dir bytes.Buffer
+	if err := j.goCmd(ctx, &dir, "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", j.Module); err != nil {
+		return err
+	}
+	path := b.Path(bin.Name)
+	data, err := os.ReadFile(filepath.Join(strings.TrimSpace(dir.String()), bin.File))
+	if err == nil {
+		err = os.WriteFile(path+".part", data, 0o755)
+	}
+	if err == nil {
+		err = settle(path+".part", path)
+	}
+	if err == nil {
+		b.Sums[bin.Name], _, err = digest.File(path)
 	}
 	if err != nil {
 		return fmt.Errorf("build %s: keep %s: %w", j.Name, bin.Name, err)
@@ -194,7 +290,14 @@ func (j *job) plan(ctx context.Context) error {
 	args := append([]string{"list"}, j.flags()...)
 	args = append(args, "-deps", "-json=ImportPath,Dir,Stale,StaleReason,GoFiles,CgoFiles")
 	for _, b := range j.Binaries {
-		args = append(args, b.Package)
+		if b.Test && !slices.Contains(args, "-test") {
+			args = append(args, "-test")
+		}
+	}
+	for _, b := range j.Binaries {
+		if b.File == "" {
+			args = append(args, b.Package)
+		}
 	}
 	var out bytes.Buffer
 	if err := j.goCmd(ctx, &out, args...); err != nil {
@@ -214,8 +317,14 @@ func (j *job) plan(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("build %s: read the list of packages: %w", j.Name, err)
 		}
+		// A package's tests, and packages compiled for them alone, are no packages to
+		// ask for: "x.test", "x [x.test]".
+		if strings.HasSuffix(p.ImportPath, ".test") || strings.Contains(p.ImportPath, " ") {
+			continue
+		}
 		if p.Stale && !strings.Contains(p.StaleReason, "available in build cache") {
 			todo[p.ImportPath] = bytesOf(p.Dir, append(p.GoFiles, p.CgoFiles...))
+			j.todo = append(j.todo, p.ImportPath)
 		}
 	}
 	j.tell.compile(todo)
@@ -239,7 +348,7 @@ func (j *job) goCmd(ctx context.Context, out io.Writer, args ...string) error {
 	if j.needsC(j.arch) {
 		cgo = "1"
 	}
-	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo, "GOWORK=off", "GO111MODULE=on", "GOFLAGS=", "PWD="+j.source)
+	cmd.Env = append(j.environ(), "CGO_ENABLED="+cgo, "GOWORK=off", "GO111MODULE=on", "GOFLAGS=", "PWD="+j.source)
 	// A group of its own, so that its compilers end with it; and it ends with this
 	// process, also when that is killed: the next build may write to the same file.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

@@ -2,10 +2,12 @@ package components
 
 import (
 	"context"
+	"debug/elf"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -66,7 +68,7 @@ func output(t *testing.T, path string) string {
 func stages(t *testing.T, c Component, cache string) (*Built, []Stage) {
 	t.Helper()
 	var seen []Stage
-	b, err := c.build(t.Context(), cache, func(e Event) {
+	b, err := c.build(t.Context(), cache, "", func(e Event) {
 		if len(seen) == 0 || seen[len(seen)-1] != e.Stage {
 			seen = append(seen, e.Stage)
 		}
@@ -93,6 +95,29 @@ func TestBuildOnce(t *testing.T) {
 	parts, err := filepath.Glob(filepath.Join(b.Dir, "*.part"))
 	if err != nil || len(parts) > 0 {
 		t.Errorf("left over: %v %v", parts, err)
+	}
+}
+
+// What programs read comes out of the module of the version as it is, and is
+// held to its sum as they are.
+func TestFileOfTheModule(t *testing.T) {
+	c, cache := changed(t,
+		"binaries:\n", "binaries:\n  - {name: table.txt, file: etc/table}\n",
+		"require example.com/pinned v1.2.3\n", "require example.com/pinned v1.2.3\n\nreplace example.com/pinned => ./pinned\n-- small/pinned/go.mod --\nmodule example.com/pinned\n-- small/pinned/etc/table --\none two\n"), t.TempDir()
+	b, _ := stages(t, c, cache)
+	for _, what := range []string{"built", "built again"} {
+		if got, err := os.ReadFile(b.Path("table.txt")); err != nil || string(got) != "one two\n" {
+			t.Errorf("%s: %q, %v", what, got, err)
+		}
+		if output(t, b.Path("say")) != "say v1.2.3" {
+			t.Errorf("%s: the program is another", what)
+		}
+		if err := flip(b.Path("table.txt")); err != nil {
+			t.Fatal(err)
+		}
+		if again, _ := stages(t, c, cache); again.Sums["table.txt"] != b.Sums["table.txt"] {
+			t.Errorf("%s: another sum", what)
+		}
 	}
 }
 
@@ -138,6 +163,13 @@ func TestDamageIsRepaired(t *testing.T) {
 		if err := damage.do(); err != nil {
 			t.Fatal(err)
 		}
+		tools, err := findToolchain(t.Context(), c, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.lookup(cache, tools); !errors.Is(err, ErrNotBuilt) {
+			t.Errorf("%s: lookup: %v, want %v", damage.what, err, ErrNotBuilt)
+		}
 		var sum *SumError
 		if err := b.verify(); damage.what == "one byte" && (!errors.As(err, &sum) || sum.Path != b.Path("say")) {
 			t.Errorf("verify: %v, want that %s is not what was built", err, b.Path("say"))
@@ -163,12 +195,12 @@ func flip(path string) error {
 // looks built.
 func TestFailureSaysWhy(t *testing.T) {
 	c, cache := changed(t, "var version string", "var version int = nothing"), t.TempDir()
-	_, err := c.build(t.Context(), cache, nil)
+	_, err := c.build(t.Context(), cache, "", nil)
 	var failed *BuildError
 	if !errors.As(err, &failed) || failed.Component != "small" || !strings.Contains(err.Error(), "undefined: nothing") || !strings.Contains(err.Error(), " build ") {
 		t.Errorf("error %v, want the component, the command and what it said", err)
 	}
-	tools, err := findToolchain(t.Context(), c)
+	tools, err := findToolchain(t.Context(), c, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +213,7 @@ func TestFailureSaysWhy(t *testing.T) {
 func TestCutOff(t *testing.T) {
 	c, cache := changed(t), t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := c.build(ctx, cache, func(e Event) {
+	_, err := c.build(ctx, cache, "", func(e Event) {
 		if e.Stage == Compiling || e.Stage == Linking {
 			cancel()
 		}
@@ -205,7 +237,7 @@ func TestAtOnce(t *testing.T) {
 	for range builders {
 		wg.Go(func() {
 			var last Stage
-			_, err := c.build(t.Context(), cache, func(e Event) { last = e.Stage })
+			_, err := c.build(t.Context(), cache, "", func(e Event) { last = e.Stage })
 			mu.Lock()
 			defer mu.Unlock()
 			ends[last]++
@@ -220,10 +252,86 @@ func TestAtOnce(t *testing.T) {
 	}
 }
 
+// Without a C compiler for it, another architecture is built where there is no C
+// in a program, and otherwise said to lack one.
+func TestOtherArchitecture(t *testing.T) {
+	other := "arm64"
+	if runtime.GOARCH == other {
+		other = "amd64"
+	}
+	c, cache := changed(t), t.TempDir()
+	b, err := c.build(t.Context(), cache, other, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := elf.Open(b.Path("say"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // only read
+	want := map[string]elf.Machine{"arm64": elf.EM_AARCH64, "amd64": elf.EM_X86_64}[other]
+	if f.Machine != want || b.Arch != other {
+		t.Errorf("built for %s, of %s, want %s", f.Machine, b.Arch, want)
+	}
+	if native, _ := stages(t, c, cache); native.Dir == b.Dir {
+		t.Error("both architectures are kept in one place")
+	}
+
+	t.Setenv("PATH", filepath.Dir(goPath(t)))
+	c = changed(t, "binaries:", "cgo: ["+other+"]\nbinaries:")
+	_, err = c.build(t.Context(), cache, other, nil)
+	var missing *MissingError
+	if !errors.As(err, &missing) || !strings.Contains(missing.What, "C compiler for "+other) || !strings.Contains(missing.Hint, "gcc-") {
+		t.Errorf("C without a compiler for it: %v, want what is missing and the package", err)
+	}
+}
+
+// goPath is the go command, which is found without PATH afterwards.
+func goPath(t *testing.T) string {
+	t.Helper()
+	g, err := findGo()
+	if err == nil {
+		g, err = filepath.EvalSymlinks(g)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(GoEnv, g)
+	return g
+}
+
+// A library that is linked in and is not there is named with its package.
+func TestNoLibrary(t *testing.T) {
+	c := changed(t, "binaries:", "cgo: ["+runtime.GOARCH+"]\npkgconfig: no-such-library\npackages: [libnosuch-dev]\nbinaries:")
+	_, err := c.build(t.Context(), t.TempDir(), "", nil)
+	var missing *MissingError
+	if !errors.As(err, &missing) || !strings.Contains(err.Error(), "no-such-library") || !strings.Contains(err.Error(), "libnosuch-dev") {
+		t.Errorf("%v, want the library and the package", err)
+	}
+}
+
+// What Debian has is not built, and is said before anything else is.
+func TestDebianIsNotBuilt(t *testing.T) {
+	t.Setenv(CacheDirEnv, t.TempDir())
+	_, err := BuildAll(t.Context(), []string{"pause", "haproxy"}, func(e Event) { t.Errorf("%s was begun", e.Component) })
+	if err == nil || !strings.Contains(err.Error(), "apt-get install haproxy") {
+		t.Errorf("build haproxy: %v, want how to install it", err)
+	}
+}
+
+// Of what dpkg says, a changed configuration file and missing documentation are
+// nothing to complain of; lines as in dpkg(1), --verify-format rpm.
+func TestAltered(t *testing.T) {
+	said := "??5?????? c /etc/haproxy/haproxy.cfg\n??5??????   /usr/sbin/haproxy\nmissing     /usr/share/doc/haproxy/changelog.gz\nmissing     /usr/lib/haproxy/x.so\n"
+	if diff := cmp.Diff([]string{"/usr/sbin/haproxy", "/usr/lib/haproxy/x.so"}, altered(said)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestNoToolchain(t *testing.T) {
 	t.Setenv(GoEnv, filepath.Join(t.TempDir(), "go"))
 	c := changed(t)
-	_, err := c.build(t.Context(), t.TempDir(), nil)
+	_, err := c.build(t.Context(), t.TempDir(), "", nil)
 	var missing *MissingError
 	if !errors.As(err, &missing) || !strings.Contains(missing.What, "Go toolchain") {
 		t.Errorf("without Go: %v, want that a toolchain is missing", err)
@@ -234,8 +342,12 @@ func TestBrokenDescriptions(t *testing.T) {
 	for what, c := range map[string]struct{ old, new, want string }{
 		"unknown key":      {"about:", "abuot:", "abuot"},
 		"no binaries":      {"  - {name: say, package: ., links: [tell]}\n", "", "no binaries"},
-		"no package":       {"package: ., ", "", "a name and a package"},
+		"no package":       {"package: ., ", "", "a name, and a package or a file"},
+		"a file outside":   {"package: ., ", "file: ../x, ", "a name, and a package or a file"},
+		"file of nothing":  {"version: example.com/pinned\nldflags: [\"-X main.version=${version}\"]\nbinaries:\n", "version: v1\nbinaries:\n  - {name: x, file: x}\n", "v1 is of none"},
 		"version required": {"version: example.com/pinned", "version: example.com/other", `does not require "example.com/other"`},
+		"unknown set":      {"about:", "set: cor\nabout:", `set "cor"`},
+		"two sources":      {"about:", "debian: [x]\nprograms: [x]\nabout:", "what Debian has"},
 	} {
 		_, err := parse([]byte(strings.Replace(small, c.old, c.new, 1)))
 		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "components/small") {
@@ -255,8 +367,8 @@ func TestCatalogue(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range all {
-		if c.About == "" || c.Version == "" || c.file("go.sum") == nil {
-			t.Errorf("%s: about %q, version %q, go.sum of %d bytes", c.Name, c.About, c.Version, len(c.file("go.sum")))
+		if c.About == "" || (c.Version == "") != (len(c.Debian) > 0) || (c.Module == "") != (c.file("go.sum") == nil) {
+			t.Errorf("%s: about %q, version %q of module %q, go.sum of %d bytes", c.Name, c.About, c.Version, c.Module, len(c.file("go.sum")))
 		}
 		seen := map[string]bool{}
 		for _, n := range c.Names() {

@@ -7,13 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"slipway/internal/digest"
 )
 
 // CacheDirEnv names the directory that holds what was built; without it that is
@@ -36,7 +38,9 @@ func CacheDir() (string, error) {
 type Built struct {
 	Component string    `json:"component"`
 	Version   string    `json:"version"`
-	Key       string    `json:"key"` // SHA-256 of everything it was built from
+	Key       string    `json:"key"`              // SHA-256 of everything it was built from
+	Recipe    string    `json:"recipe,omitempty"` // SHA-256 of the module's files alone
+	Bundle    bool      `json:"bundle,omitempty"` // loaded, not built here
 	Dir       string    `json:"-"`
 	Go        string    `json:"go"`
 	Arch      string    `json:"arch"`
@@ -78,14 +82,23 @@ func (c *Component) dir(cache string, t toolchain) string {
 	return filepath.Join(cache, "components", c.Name, fmt.Sprintf("%s-%s-%s", c.Version, t.arch, c.key(t)[:keyLength]))
 }
 
-// Lookup finds a component in the cache, as this machine would build it now;
-// ErrNotBuilt if it is not there.
-func Lookup(ctx context.Context, name string) (*Built, error) {
-	c, err := Find(name)
-	if err != nil {
-		return nil, err
+// Recipe is the SHA-256 of the module's files: what a build depends on that is
+// the same on every machine.
+func (c *Component) Recipe() string {
+	h := sha256.New()
+	for _, f := range c.files {
+		fmt.Fprintf(h, "%d:%s,%d:%s,", len(f.Name), f.Name, len(f.Data), f.Data)
 	}
-	t, err := findToolchain(ctx, c)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// Lookup finds a component in the cache: as this machine would build it now, or
+// else as a bundle brought it; ErrNotBuilt if it is not there.
+func Lookup(ctx context.Context, name string) (*Built, error) { return LookupFor(ctx, name, "") }
+
+// LookupFor is Lookup for another architecture (GOARCH).
+func LookupFor(ctx context.Context, name, arch string) (*Built, error) {
+	c, err := Find(name)
 	if err != nil {
 		return nil, err
 	}
@@ -93,11 +106,41 @@ func Lookup(ctx context.Context, name string) (*Built, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.lookup(cache, t)
+	if len(c.Debian) > 0 {
+		return nil, fmt.Errorf("component %s comes with Debian's packages: %w", c.Name, ErrNotBuilt)
+	}
+	t, terr := findToolchain(ctx, c, arch)
+	if terr == nil {
+		b, err := c.lookup(cache, t)
+		if err == nil {
+			return b, nil
+		}
+		terr, arch = err, t.arch
+	}
+	b, err := c.loaded(cache, arch)
+	var damaged *SumError
+	switch {
+	case err == nil:
+		return b, nil
+	case errors.As(err, &damaged):
+		return nil, err
+	}
+	return nil, terr
 }
 
 func (c *Component) lookup(cache string, t toolchain) (*Built, error) {
-	dir := c.dir(cache, t)
+	b, err := c.read(c.dir(cache, t))
+	if err != nil {
+		return nil, err
+	}
+	if b.Key != c.key(t) {
+		return nil, fmt.Errorf("component %s: %s is not its manifest: %w", c.Name, b.Path(manifestName), ErrNotBuilt)
+	}
+	return b, nil
+}
+
+// read takes in a directory that has its manifest and all programs.
+func (c *Component) read(dir string) (*Built, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, manifestName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("component %s: %w", c.Name, ErrNotBuilt)
@@ -106,7 +149,7 @@ func (c *Component) lookup(cache string, t toolchain) (*Built, error) {
 		return nil, fmt.Errorf("component %s: %w", c.Name, err)
 	}
 	b := &Built{Dir: dir}
-	if err := json.Unmarshal(raw, b); err != nil || b.Key != c.key(t) {
+	if err := json.Unmarshal(raw, b); err != nil {
 		return nil, fmt.Errorf("component %s: %s is not its manifest: %w", c.Name, filepath.Join(dir, manifestName), ErrNotBuilt)
 	}
 	for _, n := range c.Names() {
@@ -114,7 +157,39 @@ func (c *Component) lookup(cache string, t toolchain) (*Built, error) {
 			return nil, fmt.Errorf("component %s: %s is missing from the cache: %w", c.Name, n, ErrNotBuilt)
 		}
 	}
+	if err := b.unchanged(); err != nil {
+		return nil, err
+	}
 	return b, nil
+}
+
+// seenName has the programs' stamps of when they were last compared with their
+// sums.
+const seenName = ".seen.json"
+
+// unchanged compares the programs with their sums if one of them was touched
+// since that was last done: to do it each time would cost half a second.
+func (b *Built) unchanged() error {
+	stamps := map[string]string{}
+	for program := range b.Sums {
+		var st unix.Stat_t
+		if err := unix.Stat(b.Path(program), &st); err != nil {
+			return fmt.Errorf("component %s: %s: %w", b.Component, b.Path(program), err)
+		}
+		stamps[program] = fmt.Sprint(st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano())
+	}
+	var seen map[string]string
+	raw, err := os.ReadFile(b.Path(seenName))
+	if err == nil && json.Unmarshal(raw, &seen) == nil && maps.Equal(seen, stamps) {
+		return nil
+	}
+	if err := b.verify(); err != nil {
+		return fmt.Errorf("%w: %w", err, ErrNotBuilt)
+	}
+	if raw, err = json.Marshal(stamps); err == nil {
+		_ = writeWhole(b.Path(seenName), raw) // a cache that cannot be written is compared each time
+	}
+	return nil
 }
 
 // SumError says that a program in the cache is not what was built.
@@ -137,7 +212,7 @@ func Verify(ctx context.Context, name string) (*Built, error) {
 
 func (b *Built) verify() error {
 	for program, want := range b.Sums {
-		have, err := sum(b.Path(program))
+		have, _, err := digest.File(b.Path(program))
 		if err != nil {
 			return fmt.Errorf("component %s: %w", b.Component, err)
 		}
@@ -146,19 +221,6 @@ func (b *Built) verify() error {
 		}
 	}
 	return nil
-}
-
-func sum(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close() //nolint:errcheck // only read
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // writeWhole puts a file in place in one step.

@@ -57,9 +57,11 @@ func same(a, b []string) bool {
 
 // Expiry says how long a certificate is good for.
 type Expiry struct {
-	Name      string    `json:"name"`
-	Authority string    `json:"authority,omitempty"` // empty for authorities
-	NotAfter  time.Time `json:"notAfter"`
+	Name string `json:"name"`
+	// CommonName is whom it names.
+	CommonName string    `json:"commonName"`
+	Authority  string    `json:"authority,omitempty"` // empty for authorities
+	NotAfter   time.Time `json:"notAfter"`
 	// Unfit says why it should be renewed; empty if it need not be.
 	Unfit string `json:"unfit,omitempty"`
 }
@@ -74,18 +76,18 @@ func (s *Store) Expiries(requests []Request) ([]Expiry, error) {
 			return nil, err
 		}
 		signers[a.name] = p
-		e := Expiry{Name: a.name, NotAfter: p.Cert.NotAfter}
+		e := Expiry{Name: a.name, CommonName: p.Cert.Subject.CommonName, NotAfter: p.Cert.NotAfter}
 		if s.Now().After(p.Cert.NotAfter) {
 			e.Unfit = "expired on " + p.Cert.NotAfter.Format(time.DateOnly)
 		}
 		out = append(out, e)
 	}
 	for _, r := range requests {
-		p, err := s.Pair(r.key())
+		p, err := s.Pair(r.Key())
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, Expiry{r.key(), r.Authority, p.Cert.NotAfter, r.unfit(p.Cert, signers[r.Authority].Cert, s.Now())})
+		out = append(out, Expiry{r.Key(), p.Cert.Subject.CommonName, r.Authority, p.Cert.NotAfter, r.unfit(p.Cert, signers[r.Authority].Cert, s.Now())})
 	}
 	return out, nil
 }

@@ -3,7 +3,9 @@ package pki
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 )
@@ -93,3 +95,12 @@ func NewToken() (Token, error) {
 
 // String is the token as it is shown.
 func (t Token) String() string { return t.ID + "." + t.Secret }
+
+// parseToken reads a token (k8s.io/cluster-bootstrap token/api, BootstrapTokenPattern).
+func parseToken(text string) (Token, error) {
+	id, secret, _ := strings.Cut(text, ".")
+	if len(id) != tokenIDLength || len(secret) != tokenSecretLength || strings.Trim(id+secret, tokenCharacters) != "" {
+		return Token{}, errors.New("not a bootstrap token: six and sixteen small letters and digits, with a dot between")
+	}
+	return Token{id, secret}, nil
+}

@@ -53,11 +53,7 @@ func newKey(a Algorithm) (crypto.Signer, error) {
 }
 
 // newAuthority makes a self-signed authority.
-func newAuthority(commonName string, a Algorithm, now time.Time) (*Pair, error) {
-	key, err := newKey(a)
-	if err != nil {
-		return nil, err
-	}
+func newAuthority(commonName string, key crypto.Signer, now time.Time) (*Pair, error) {
 	t := &x509.Certificate{
 		Subject: pkix.Name{CommonName: commonName}, NotBefore: now.Add(-backdated), NotAfter: now.Add(AuthorityValidity),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature,
@@ -132,6 +128,8 @@ func keyPEM(key crypto.Signer) ([]byte, error) {
 }
 
 // parsePair reads a certificate and its key, which must belong together.
+var errNotPair = errors.New("the key does not belong to the certificate")
+
 func parsePair(certPEM, keyPEM []byte) (*Pair, error) {
 	cert, err := parseCert(certPEM)
 	if err != nil {
@@ -142,7 +140,7 @@ func parsePair(certPEM, keyPEM []byte) (*Pair, error) {
 		return nil, err
 	}
 	if public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(cert.PublicKey) {
-		return nil, errors.New("the key does not belong to the certificate")
+		return nil, errNotPair
 	}
 	return &Pair{Cert: cert, Key: key}, nil
 }

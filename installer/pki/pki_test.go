@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/google/go-cmp/cmp"
 
 	"slipway/internal/testnet"
 )
@@ -29,6 +30,7 @@ func cluster() Cluster {
 	return Cluster{
 		Domain: "cluster.local", APIServices: []netip.Addr{netip.MustParseAddr("10.96.0.1")},
 		Masters: []Machine{m}, Etcd: []Machine{m}, Nodes: []Machine{{"node01", netip.MustParseAddr("192.168.233.30")}},
+		Agents:        []Machine{{"node01", netip.MustParseAddr("192.168.233.30")}},
 		EndpointNames: []string{"api.example"}, EndpointAddresses: []netip.Addr{netip.MustParseAddr("192.168.233.100")},
 	}
 }
@@ -63,9 +65,9 @@ func TestOpenSSLAcceptsEveryCertificate(t *testing.T) {
 				if r.Usage&u == 0 {
 					continue
 				}
-				out, err := exec.Command(openssl, "verify", "-x509_strict", "-purpose", purpose, "-CAfile", s.path(r.Authority)+".crt", s.path(r.key())+".crt").CombinedOutput()
+				out, err := exec.Command(openssl, "verify", "-x509_strict", "-purpose", purpose, "-CAfile", s.path(r.Authority)+".crt", s.path(r.Key())+".crt").CombinedOutput()
 				if err != nil {
-					t.Errorf("%s %s: %v: %s", a, r.key(), err, out)
+					t.Errorf("%s %s: %v: %s", a, r.Key(), err, out)
 				}
 			}
 		}
@@ -77,7 +79,7 @@ func TestTrustsAreApart(t *testing.T) {
 	ensure(t, s, cluster())
 	for _, r := range cluster().Requests() {
 		for _, a := range authorities {
-			p, err := s.Pair(r.key())
+			p, err := s.Pair(r.Key())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -86,7 +88,7 @@ func TestTrustsAreApart(t *testing.T) {
 				t.Fatal(err)
 			}
 			if signed := p.Cert.CheckSignatureFrom(ca.Cert) == nil; signed != (a.name == r.Authority) {
-				t.Errorf("%s verified by %s: %v", r.key(), a.name, signed)
+				t.Errorf("%s verified by %s: %v", r.Key(), a.name, signed)
 			}
 		}
 	}
@@ -125,7 +127,7 @@ func TestHandshake(t *testing.T) {
 
 func TestSecondRunChangesNothing(t *testing.T) {
 	s := store(t, ECDSA, start)
-	if made := ensure(t, s, cluster()); len(made) != len(authorities)+1+len(cluster().Requests()) {
+	if made := ensure(t, s, cluster()); len(made) != len(authorities)+3+len(cluster().Requests()) { // accounts, encryption, bootstrap
 		t.Errorf("made %v", made)
 	}
 	before := contents(t, s.Dir)
@@ -236,6 +238,67 @@ func TestAuthorityIsNeverReplaced(t *testing.T) {
 	}
 }
 
+// What cannot be used is refused before anything is written.
+func TestUnusableAuthorities(t *testing.T) {
+	other := store(t, ECDSA, start)
+	ensure(t, other, cluster())
+	for name, tc := range map[string]struct {
+		put  map[string]string // file of the store from one of another
+		now  time.Time
+		want string
+	}{
+		"without its key": {map[string]string{"etcd/ca.crt": "etcd/ca.crt"}, start, "etcd/ca.crt: its key, "},
+		"of another key":  {map[string]string{"etcd/ca.crt": "etcd/ca.crt", "etcd/ca.key": "ca.key"}, start, "etcd/ca.crt: the key does not belong"},
+		"expired":         {map[string]string{"etcd/ca.crt": "etcd/ca.crt", "etcd/ca.key": "etcd/ca.key"}, start.Add(2 * AuthorityValidity), "expired on 2036-11-18"},
+		"of the future":   {map[string]string{"etcd/ca.crt": "etcd/ca.crt", "etcd/ca.key": "etcd/ca.key"}, start.Add(-AuthorityValidity), "is the clock right?"},
+		"no authority":    {map[string]string{"etcd/ca.crt": "admin.crt", "etcd/ca.key": "admin.key"}, start, "not an authority's certificate"},
+		"no key":          {map[string]string{"etcd/ca.key": "admin.crt"}, start, "etcd/ca.key: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := store(t, ECDSA, tc.now)
+			if err := os.MkdirAll(filepath.Dir(s.path("etcd/ca")), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for to, from := range tc.put {
+				copyFile(t, other.path(from), s.path(to))
+			}
+			before := contents(t, s.Dir)
+			_, err := s.Ensure(cluster().Requests())
+			var bad *AuthorityError
+			if !errors.As(err, &bad) || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), s.Dir) {
+				t.Errorf("%v, want %q", err, tc.want)
+			}
+			if diff := cmp.Diff(before, contents(t, s.Dir)); diff != "" {
+				t.Error(diff)
+			}
+			// Moved away as the error says, the next run makes what is needed.
+			for to := range tc.put {
+				if err := os.Remove(s.path(to)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := s.Ensure(cluster().Requests()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A key without a certificate is what a crash between the two leaves: it is
+// used, not lost.
+func TestKeyOfAnAuthorityIsKept(t *testing.T) {
+	s := store(t, ECDSA, start)
+	ensure(t, s, cluster())
+	key, _ := s.File("ca.key")
+	if err := os.Remove(s.path("ca.crt")); err != nil {
+		t.Fatal(err)
+	}
+	made := ensure(t, s, cluster())
+	if after, _ := s.File("ca.key"); string(after) != string(key) || made["ca"] == "" {
+		t.Errorf("the key is another: %v", made)
+	}
+}
+
 func TestAuthorityOfOpenSSL(t *testing.T) {
 	testnet.Need(t, testnet.OpenSSL)
 	const openssl = "openssl"
@@ -290,7 +353,7 @@ func TestRenew(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, data := range contents(t, s.Dir) {
-		if changed, mine := before[name] != data, strings.HasPrefix(name, s.path(r.key())+"."); changed != mine {
+		if changed, mine := before[name] != data, strings.HasPrefix(name, s.path(r.Key())+"."); changed != mine {
 			t.Errorf("%s changed: %v", name, changed)
 		}
 	}
@@ -336,6 +399,31 @@ func TestToken(t *testing.T) {
 	data, err := s.TokenKubeconfig("demo", "https://x:6443", "tls-bootstrap-token-user", Token{"abcdef", "0123456789abcdef"})
 	if err != nil || !strings.Contains(string(data), "token: abcdef.0123456789abcdef") {
 		t.Errorf("%s %v", data, err)
+	}
+}
+
+// A cluster's token is one, until somebody takes it away.
+func TestBootstrapToken(t *testing.T) {
+	s := store(t, ECDSA, start)
+	ensure(t, s, cluster())
+	first, err := s.BootstrapToken()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, damage := range []string{"", "abcdef", "abcdef.0123456789abcde", "ABCDEF.0123456789abcdef", "abcdef.0123456789abcdef.x"} {
+		if err := os.WriteFile(filepath.Join(s.Dir, tokenFile), []byte(damage), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Ensure(nil); err == nil || !strings.Contains(err.Error(), tokenFile) {
+			t.Errorf("%q: %v", damage, err)
+		}
+	}
+	if err := os.Remove(filepath.Join(s.Dir, tokenFile)); err != nil {
+		t.Fatal(err)
+	}
+	ensure(t, s, cluster())
+	if second, err := s.BootstrapToken(); err != nil || second == first {
+		t.Errorf("%v, %v", second, err)
 	}
 }
 

@@ -53,7 +53,8 @@ type Cluster struct {
 	APIServices []netip.Addr
 	Masters     []Machine
 	Etcd        []Machine
-	Nodes       []Machine // that run a kubelet
+	Nodes       []Machine // that run kubelet
+	Agents      []Machine // that run the network's agent
 	// Endpoints are further names and addresses of the API: a load balancer's.
 	EndpointNames     []string
 	EndpointAddresses []netip.Addr
@@ -82,6 +83,9 @@ func (c Cluster) Requests() []Request {
 	for _, n := range c.Nodes {
 		out = append(out, kubelet(n))
 	}
+	for _, n := range c.Agents {
+		out = append(out, agent(n))
+	}
 	return out
 }
 
@@ -105,14 +109,22 @@ func etcdMember(name string, m Machine) Request {
 	}
 }
 
-// kubelet is a node's client certificate, for clusters whose nodes do not ask
-// for one with a bootstrap token (the name and group that the node authorizer
-// looks for: k8s.io/kubernetes pkg/auth/nodeidentifier).
+// kubelet is what a node serves with: logs and exec go there. As a client it
+// has another, which it asks for itself. (Name and group as for those that
+// kubelets ask for: k8s.io/kubernetes pkg/apis/certificates, ValidateKubeletServingCSR.)
 func kubelet(n Machine) Request {
 	return Request{
 		Name: "kubelet", Host: n.Name, Authority: KubernetesCA, CommonName: "system:node:" + n.Name, Organizations: []string{"system:nodes"},
-		Usage: Client | Server, DNSNames: []string{n.Name}, Addresses: []netip.Addr{n.Address},
+		Usage: Server, DNSNames: []string{n.Name}, Addresses: []netip.Addr{n.Address},
 	}
+}
+
+// AgentGroup are the agents that look after nodes' networks.
+const AgentGroup = "slipway:agents"
+
+// agent is a node's network agent towards the API.
+func agent(n Machine) Request {
+	return Request{Name: "agent", Host: n.Name, Authority: KubernetesCA, CommonName: "slipway:agent:" + n.Name, Organizations: []string{AgentGroup}, Usage: Client}
 }
 
 func unique[T comparable](in []T) (out []T) {
@@ -124,8 +136,8 @@ func unique[T comparable](in []T) (out []T) {
 	return out
 }
 
-// key identifies a request within a cluster.
-func (r Request) key() string {
+// Key identifies a request within a cluster: it is the path of its files in the store.
+func (r Request) Key() string {
 	if r.Host == "" {
 		return r.Name
 	}
@@ -137,9 +149,9 @@ func (r Request) check() error {
 	case r.Name == "" || r.CommonName == "":
 		return fmt.Errorf("certificate %q of %q lacks a name", r.Name, r.CommonName)
 	case r.Usage == 0:
-		return fmt.Errorf("certificate %s is for nothing: neither client nor server", r.key())
+		return fmt.Errorf("certificate %s is for nothing: neither client nor server", r.Key())
 	case r.Usage&Server != 0 && len(r.DNSNames)+len(r.Addresses) == 0:
-		return fmt.Errorf("certificate %s of a server has no name to be reached by", r.key())
+		return fmt.Errorf("certificate %s of a server has no name to be reached by", r.Key())
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -17,6 +18,9 @@ const (
 	serviceAccountKey    = "sa.key"
 	serviceAccountPublic = "sa.pub"
 )
+
+// tokenFile holds the bootstrap token.
+const tokenFile = "bootstrap-token"
 
 // Store is a directory of certificates and keys: shared ones at its top and in
 // etcd/, those of one machine in the machine's own directory.
@@ -39,6 +43,12 @@ type Change struct{ Name, Reason string }
 // for byte. An authority is never made again: everything would have to follow.
 func (s *Store) Ensure(requests []Request) ([]Change, error) {
 	var done []Change
+	// All are looked at before anything is written.
+	for _, a := range authorities {
+		if _, err := s.look(a.name); err != nil {
+			return nil, err
+		}
+	}
 	signers := map[string]*Pair{}
 	for _, a := range authorities {
 		p, made, err := s.authority(a.name, a.commonName)
@@ -57,17 +67,29 @@ func (s *Store) Ensure(requests []Request) ([]Change, error) {
 	if made {
 		done = append(done, Change{serviceAccountKey, "there was none"})
 	}
+	if made, err = s.encryptionKey(); err != nil {
+		return done, err
+	}
+	if made {
+		done = append(done, Change{encryptionFile, "there was none"})
+	}
+	if made, err = s.bootstrapToken(); err != nil {
+		return done, err
+	}
+	if made {
+		done = append(done, Change{tokenFile, "there was none"})
+	}
 	for _, r := range requests {
 		by := signers[r.Authority]
 		if by == nil {
-			return done, fmt.Errorf("certificate %s: there is no authority %q", r.key(), r.Authority)
+			return done, fmt.Errorf("certificate %s: there is no authority %q", r.Key(), r.Authority)
 		}
 		reason, err := s.certificate(r, by)
 		if err != nil {
 			return done, err
 		}
 		if reason != "" {
-			done = append(done, Change{r.key(), reason})
+			done = append(done, Change{r.Key(), reason})
 		}
 	}
 	return done, nil
@@ -80,37 +102,6 @@ func (s *Store) Renew(r Request) error {
 		return err
 	}
 	return s.renew(r, by)
-}
-
-// AuthorityError says that an authority cannot sign any more, or is no authority.
-type AuthorityError struct {
-	File   string
-	Reason string
-}
-
-// Error says what to do.
-func (e *AuthorityError) Error() string {
-	return fmt.Sprintf("%s: %s: put a valid authority there, or move the file and everything that it signed away to get a new one", e.File, e.Reason)
-}
-
-func (s *Store) authority(name, commonName string) (p *Pair, made bool, err error) {
-	p, err = s.Pair(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		if p, err = newAuthority(commonName, s.Algorithm, s.Now()); err != nil {
-			return nil, false, err
-		}
-		return p, true, s.write(name, p)
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	switch {
-	case !p.Cert.IsCA:
-		err = &AuthorityError{s.path(name) + ".crt", "not an authority's certificate"}
-	case s.Now().After(p.Cert.NotAfter):
-		err = &AuthorityError{s.path(name) + ".crt", "expired on " + p.Cert.NotAfter.Format(time.DateOnly)}
-	}
-	return p, false, err
 }
 
 // serviceAccounts makes the pair of keys.
@@ -140,6 +131,32 @@ func (s *Store) serviceAccounts() (made bool, err error) {
 	return true, s.writePublic(key)
 }
 
+// bootstrapToken makes the token with which nodes join.
+func (s *Store) bootstrapToken() (made bool, err error) {
+	_, err = s.BootstrapToken()
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	t, err := NewToken()
+	if err != nil {
+		return false, err
+	}
+	return true, s.writeFile(tokenFile, []byte(t.String()+"\n"))
+}
+
+// BootstrapToken is what a node shows that has no certificate yet.
+func (s *Store) BootstrapToken() (Token, error) {
+	data, err := os.ReadFile(s.path(tokenFile))
+	if err != nil {
+		return Token{}, err
+	}
+	t, err := parseToken(strings.TrimSpace(string(data)))
+	if err != nil {
+		return Token{}, fmt.Errorf("%s: %w", s.path(tokenFile), err)
+	}
+	return t, nil
+}
+
 func (s *Store) writePublic(key crypto.Signer) error {
 	der, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
@@ -153,7 +170,7 @@ func (s *Store) certificate(r Request, by *Pair) (reason string, err error) {
 	if err := r.check(); err != nil {
 		return "", err
 	}
-	old, err := s.Pair(r.key())
+	old, err := s.Pair(r.Key())
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		reason = "there was none"
@@ -173,7 +190,7 @@ func (s *Store) renew(r Request, by *Pair) error {
 	if err != nil {
 		return err
 	}
-	return s.write(r.key(), p)
+	return s.write(r.Key(), p)
 }
 
 // Pair reads a certificate with its key, by name: "ca", "etcd/ca", "master01/apiserver".

@@ -45,6 +45,33 @@ func Create(name string) (*NS, error) {
 	return Open(name)
 }
 
+// Pin binds a namespace that is there already, given by any path that leads to
+// it, to a name. It fails with ErrExist like [Create].
+func Pin(path, name string) error {
+	to := Path(name)
+	file, err := os.OpenFile(to, os.O_RDONLY|os.O_CREATE|os.O_EXCL, 0o444)
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("pin netns %s: %w", name, ErrExist)
+	}
+	if err != nil {
+		return fmt.Errorf("pin netns %s: %w", name, err)
+	}
+	_ = file.Close()
+	var fs unix.Statfs_t
+	err = unix.Statfs(path, &fs)
+	if err == nil && fs.Type != unix.NSFS_MAGIC {
+		err = errors.New("not a namespace")
+	}
+	if err == nil {
+		err = unix.Mount(path, to, "none", unix.MS_BIND, "")
+	}
+	if err != nil {
+		_ = os.Remove(to)
+		return fmt.Errorf("pin netns %s to %s: %w", path, name, err)
+	}
+	return nil
+}
+
 // Delete unbinds name and removes its file. The namespace itself ends when
 // nothing holds it any more, which the kernel does later and in its own time.
 // Deleting a name that is not there is no error.

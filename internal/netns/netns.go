@@ -28,7 +28,7 @@ var errExited = errors.New("function exited its goroutine")
 // NS is an open network namespace. It stays alive at least as long as it is open.
 type NS struct {
 	name string
-	f    *os.File
+	f    *os.File // nil: that of the process, which nobody has to enter
 }
 
 // Path returns the file that a namespace of that name is bound to.
@@ -64,6 +64,10 @@ func Current() (*NS, error) {
 	return &NS{name: "current", f: os.NewFile(uintptr(fd), "netns")}, nil
 }
 
+// Own stands for the namespace that the process is in: Do stays in it, and so needs
+// no privilege, as where a container has none. It has neither descriptor nor inode.
+func Own() *NS { return &NS{name: "own"} }
+
 // Name is the name under which the namespace was opened.
 func (n *NS) Name() string { return n.name }
 
@@ -71,7 +75,12 @@ func (n *NS) Name() string { return n.name }
 func (n *NS) Fd() int { return int(n.f.Fd()) }
 
 // Close lets go of the namespace; it does not delete it.
-func (n *NS) Close() error { return n.f.Close() }
+func (n *NS) Close() error {
+	if n.f == nil {
+		return nil
+	}
+	return n.f.Close()
+}
 
 // Inode identifies the namespace on this machine.
 func (n *NS) Inode() (uint64, error) {
@@ -86,6 +95,9 @@ func (n *NS) Inode() (uint64, error) {
 // starts are not inside n; sockets and processes that it opens are, and stay.
 func (n *NS) Do(fn func() error) error {
 	return onThread(func(home int) (bool, error) {
+		if n.f == nil {
+			return true, fn()
+		}
 		if err := unix.Setns(n.Fd(), unix.CLONE_NEWNET); err != nil {
 			return true, fmt.Errorf("enter netns %s: %w", n.name, err)
 		}

@@ -5,8 +5,12 @@ import (
 	"time"
 )
 
-// pollEvery is how often Eventually looks.
-const pollEvery = 2 * time.Millisecond
+// Eventually looks again after as long as it took to look, and between these: what is
+// asked of a program is not to keep those from working that are waited for.
+const (
+	pollAtLeast = 2 * time.Millisecond
+	pollAtMost  = 5 * time.Second
+)
 
 // Eventually waits until cond holds. cond says what it saw when it does not;
 // that is the test's failure when patience runs out.
@@ -14,6 +18,7 @@ func Eventually(t testing.TB, patience time.Duration, what string, cond func() (
 	t.Helper()
 	give := time.After(patience)
 	for {
+		began := time.Now()
 		ok, saw := cond()
 		if ok {
 			return
@@ -21,7 +26,7 @@ func Eventually(t testing.TB, patience time.Duration, what string, cond func() (
 		select {
 		case <-give:
 			t.Fatalf("%s: not within %s: %s", what, patience, saw)
-		case <-time.After(pollEvery):
+		case <-time.After(min(max(time.Since(began), pollAtLeast), pollAtMost)):
 		}
 	}
 }

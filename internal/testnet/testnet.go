@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,13 +39,30 @@ const (
 	Bird       Capability = "bird"
 	Ping       Capability = "ping"
 	Curl       Capability = "curl"
-	Chromium   Capability = "chromium" // a browser without a window
+	Chromium   Capability = "chromium"   // a browser without a window
+	Playwright Capability = "playwright" // Node.js, and ui/e2e/node_modules for tests of the page
 	NFT        Capability = "nft"
 	Conntrack  Capability = "conntrack"
 	IPerf3     Capability = "iperf3"
 	OpenSSL    Capability = "openssl"
+	NGINX      Capability = "nginx" // with its stream module
+	HAProxy    Capability = "haproxy"
+	Keepalived Capability = "keepalived"
+	Envoy      Capability = "envoy"
+	IPSet      Capability = "ipset"
+	Calico     Capability = "calico"     // upstream's felix, confd and plugins, built; see [Lacks]
 	Flanneld   Capability = "flanneld"   // can be built, and started: Go, a C compiler, nft, br_netfilter
 	KubeProxy  Capability = "kube-proxy" // upstream's own, built; see [Lacks]
+	Kubernetes Capability = "kubernetes" // the control plane and node programs, built; see [Lacks]
+	Containerd Capability = "containerd" // the runtime of full nodes, its plugins and images, built; see [Lacks]
+	SSHD       Capability = "sshd"       // with sudo
+	Cgroups    Capability = "cgroups"    // can be made; see [Lacks]
+	// VMs: machines with a kernel of their own, by QEMU. They take minutes, so that
+	// only who lists them in [RequireEnv] has them; see [Lacks], too.
+	VMs    Capability = "vms"
+	Nspawn Capability = "nspawn" // machines with a systemd of their own can be packed and booted
+	// Conformance: Kubernetes' own tests and their image, built; see [Lacks].
+	Conformance Capability = "conformance"
 )
 
 // RequireEnv names the capabilities, separated by commas, whose absence is a
@@ -145,6 +163,23 @@ func probeNow(c Capability) error {
 	case Flanneld:
 		_, err := os.Stat("/proc/sys/net/bridge/bridge-nf-call-iptables")
 		return errors.Join(lookAny("go"), lookAny("gcc", "cc", "clang"), lookAny("nft"), err)
+	case Playwright:
+		return errors.Join(lookAny("node"), lookUp(filepath.Join("ui", "e2e", "node_modules", "playwright-core", "package.json")))
+	case NGINX:
+		modules, err := filepath.Glob("/etc/nginx/modules-enabled/*stream.conf")
+		if err == nil && len(modules) == 0 {
+			err = errors.New("its stream module is not installed")
+		}
+		return errors.Join(lookAny("nginx"), err)
+	case Nspawn:
+		return errors.Join(lookAny("systemd-nspawn"), lookAny("mmdebstrap"))
+	case SSHD:
+		return errors.Join(lookAny("sshd", "/usr/sbin/sshd"), lookAny("sudo"))
+	case VMs:
+		if !required(VMs) {
+			return errors.New("not asked for: `make test-vms` does")
+		}
+		return errors.Join(lookAny("qemu-system-x86_64"), lookAny("qemu-img"), lookAny("mmdebstrap"), lookAny("mke2fs"), lookAny("cpio"), lookAny("busybox"))
 	case IPTables:
 		return lookAny("iptables-legacy-restore", "iptables-restore")
 	default:
@@ -159,6 +194,27 @@ func lookAny(names ...string) error {
 		}
 	}
 	return fmt.Errorf("%s not installed", strings.Join(names, " or "))
+}
+
+// lookUp finds a file of the module, from a package's directory, where tests run.
+func lookUp(name string) error {
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+				return fmt.Errorf("%w (`make ui-deps` installs it)", err)
+			}
+			return nil
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return errors.New("not inside the module")
+		}
+		dir = up
+	}
 }
 
 func probeLink(l netlink.Link) error {

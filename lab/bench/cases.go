@@ -76,6 +76,9 @@ var (
 // writeSizes are tcp-stream's with controls.
 var writeSizes = []int{1 << 10, 4 << 10, 16 << 10, 128 << 10, 1 << 20}
 
+// Cases are the plan's rows, whatever network has their paths.
+func (o ModesOptions) Cases() []matrix.Case { return o.cases() }
+
 // cases lays out the plan.
 func (o ModesOptions) cases() []matrix.Case {
 	var out []matrix.Case

@@ -37,6 +37,11 @@ type controlBed struct {
 	lab  *labBed // closed by whoever opened it
 }
 
+func newControlBed(path, device string, c, s load.Place, l *labBed) *controlBed {
+	sender := load.Device{NS: c.NS, Name: device, Label: c.Label + "/" + device}
+	return &controlBed{path, matrix.Ends{Client: c, Server: s, Sender: sender}, l}
+}
+
 // controlBeds makes the controls in a lab.
 func controlBeds(ctx context.Context, l *labBed) ([]matrix.Bed, error) {
 	client, err := netip.ParsePrefix(vethClient)
@@ -54,8 +59,7 @@ func controlBeds(ctx context.Context, l *labBed) ([]matrix.Bed, error) {
 	nodes := l.snapshot.Nodes
 	var out []matrix.Bed
 	add := func(path, device string, c, s load.Place) {
-		sender := load.Device{NS: c.NS, Name: device, Label: c.Label + "/" + device}
-		out = append(out, &controlBed{path, matrix.Ends{Client: c, Server: s, Sender: sender}, l})
+		out = append(out, newControlBed(path, device, c, s, l))
 	}
 	add(matrix.Loopback, "lo", local, local)
 	add(matrix.VethPair, vethDevice, l.place(lab.ExternalName, client.Addr()), l.place(router, server.Addr()))

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/vishvananda/netlink"
+
 	"slipway/internal/netns"
 	"slipway/internal/nl"
 	"slipway/lab"
@@ -18,18 +20,28 @@ import (
 	"slipway/topology"
 )
 
-const (
-	benchPort = 5300 // of the services and of the servers' own listeners
-	// firstNodePort is the client's own service's; the others' follow.
-	firstNodePort = 30530
-)
+// benchPort is of the services and of the servers' own listeners.
+const benchPort = 5300
 
-// benchPods are the pods of a lab, each with a service in front of it.
-var benchPods = []struct{ name, node, path string }{
-	{"client", "node01", matrix.Hairpin},
-	{"near", "node01", matrix.SameNode},
-	{"server", "node02", matrix.OtherNode},
-	{"far", "node03", matrix.OtherRack},
+// benchNamespace is that of the pods in the bench's own labs.
+const benchNamespace = "default"
+
+// benchPod is a pod of a bench, with a service in front of it that has the node
+// port; path leads there from the client.
+type benchPod struct {
+	name, node, path string
+	nodePort         int
+}
+
+// client is the pod that all paths begin at.
+const client = "client"
+
+// benchPods are the pods of the bench's own labs.
+var benchPods = []benchPod{
+	{client, "node01", matrix.Hairpin, 30530},
+	{"near", "node01", matrix.SameNode, 30531},
+	{"server", "node02", matrix.OtherNode, 30532},
+	{"far", "node03", matrix.OtherRack, 30533},
 }
 
 // clusterOf writes the cluster file of a variant: two nodes in a rack, and a
@@ -59,26 +71,26 @@ func clusterOf(v Variant) string {
 	return b.String()
 }
 
-// benchObjects are the pods and their services.
-func benchObjects() string {
+// benchObjects are pods and their services.
+func benchObjects(namespace string, pods []benchPod) string {
 	var b strings.Builder
-	for i, p := range benchPods {
+	for _, p := range pods {
 		fmt.Fprintf(&b, `---
 apiVersion: v1
 kind: Pod
-metadata: {name: %[1]s, labels: {app: %[1]s}}
+metadata: {name: %[1]s, namespace: %[5]s, labels: {app: %[1]s}}
 spec: {nodeName: %[2]s, containers: [{name: c, image: bench:1}]}
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: %[1]s}
+metadata: {name: %[1]s, namespace: %[5]s}
 spec:
   type: NodePort
   selector: {app: %[1]s}
   ports:
     - {name: tcp, port: %[3]d, targetPort: %[3]d, nodePort: %[4]d}
     - {name: udp, port: %[3]d, targetPort: %[3]d, nodePort: %[4]d, protocol: UDP}
-`, p.name, p.node, benchPort, firstNodePort+i)
+`, p.name, p.node, benchPort, p.nodePort, namespace)
 	}
 	return b.String()
 }
@@ -87,9 +99,12 @@ spec:
 type labBed struct {
 	variant   string
 	lab       string
+	namespace string // of the bench's pods
+	pods      []benchPod
 	snapshot  *topology.Snapshot
 	open      map[string]*netns.NS // by the label of a node or pod
 	devices   []load.Device
+	passes    func(machine string, l netlink.Link) bool // over a device; nil: over none
 	processes []int
 	reasons   load.DropReasons // nil where the kernel gives none
 }
@@ -100,7 +115,7 @@ func labName(variant string) string {
 }
 
 func newLabBed(variant string) *labBed {
-	return &labBed{variant: variant, lab: labName(variant), open: map[string]*netns.NS{}}
+	return &labBed{variant: variant, lab: labName(variant), namespace: benchNamespace, pods: benchPods, open: map[string]*netns.NS{}}
 }
 
 // up brings the lab up and opens it.
@@ -111,7 +126,7 @@ func (b *labBed) up(ctx context.Context, p program, v Variant) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	file := filepath.Join(dir, "cluster.yaml")
-	for path, text := range map[string]string{file: clusterOf(v), filepath.Join(dir, "objects.yaml"): benchObjects()} {
+	for path, text := range map[string]string{file: clusterOf(v), filepath.Join(dir, "objects.yaml"): benchObjects(b.namespace, b.pods)} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			return fmt.Errorf("write cluster file: %w", err)
 		}
@@ -131,19 +146,33 @@ func (b *labBed) look() error {
 	if err != nil {
 		return err
 	}
-	b.snapshot = st.Snapshot
+	if err := b.openAll(st.Snapshot); err != nil {
+		return err
+	}
+	all, err := procs.Marked(strings.TrimPrefix(lab.Mark(st), procs.MarkEnv+"="))
+	for _, p := range all {
+		b.processes = append(b.processes, p.PID)
+	}
+	return err
+}
+
+// openAll opens the namespaces of all machines and of the bench's pods.
+func (b *labBed) openAll(snapshot *topology.Snapshot) (err error) {
+	b.snapshot = snapshot
 	names := map[string]string{}
-	for _, n := range st.Snapshot.Nodes {
+	for _, n := range snapshot.Nodes {
 		names[n.Name] = lab.NSOfMachine(b.lab, n.Name)
 	}
-	for _, r := range st.Snapshot.Routers {
+	for _, r := range snapshot.Routers {
 		names[r.Name] = lab.NSOfMachine(b.lab, r.Name)
 	}
 	for _, m := range []string{lab.ExternalName, fabric} {
 		names[m] = lab.NSOfMachine(b.lab, m)
 	}
-	for _, p := range st.Snapshot.Pods {
-		names[p.Key()] = lab.NSOfPod(b.lab, p.Key())
+	for _, p := range snapshot.Pods {
+		if p.Namespace == b.namespace {
+			names[p.Key()] = lab.NSOfPod(b.lab, p.Key())
+		}
 	}
 	for label, name := range names {
 		if b.open[label], err = netns.Open(name); err != nil {
@@ -153,11 +182,7 @@ func (b *labBed) look() error {
 			return err
 		}
 	}
-	all, err := procs.Marked(strings.TrimPrefix(lab.Mark(st), procs.MarkEnv+"="))
-	for _, p := range all {
-		b.processes = append(b.processes, p.PID)
-	}
-	return err
+	return nil
 }
 
 // addDevices lists the devices of a namespace, without loopback.
@@ -172,7 +197,7 @@ func (b *labBed) addDevices(label string) error {
 		return fmt.Errorf("list devices of %s: %w", label, err)
 	}
 	for _, l := range links {
-		if name := l.Attrs().Name; name != "lo" {
+		if name := l.Attrs().Name; name != "lo" && (b.passes == nil || !b.passes(label, l)) {
 			b.devices = append(b.devices, load.Device{NS: b.open[label], Name: name, Label: label + "/" + name})
 		}
 	}
@@ -199,7 +224,7 @@ func (b *labBed) place(label string, addr netip.Addr) load.Place {
 
 func (b *labBed) pod(name string) load.Place {
 	for _, p := range b.snapshot.Pods {
-		if p.Key() == "default/"+name {
+		if p.Namespace == b.namespace && p.Name == name {
 			return b.place(p.Key(), p.Address)
 		}
 	}
@@ -209,38 +234,47 @@ func (b *labBed) pod(name string) load.Place {
 // Ends are pods: the client on the first node, the server where the path leads.
 // A NodePort is the client's own node's, so that what follows is the mode's way.
 func (b *labBed) Ends(path, target string) (matrix.Ends, bool) {
-	for i, p := range benchPods {
-		if p.path != path || path == matrix.Hairpin && target == matrix.Pod || p.node == "node03" && !b.twoRacks() {
+	at := b.node(b.pods[0].node)
+	for _, p := range b.pods {
+		if p.path != path || path == matrix.Hairpin && target == matrix.Pod {
 			continue
 		}
-		e := matrix.Ends{Client: b.pod("client"), Server: b.pod(p.name)}
+		if path == matrix.OtherRack && b.node(p.node).Interface.Segment == at.Interface.Segment {
+			continue
+		}
+		e := matrix.Ends{Client: b.pod(client), Server: b.pod(p.name)}
 		e.Sender = load.Device{NS: e.Client.NS, Name: "eth0", Label: e.Client.Label + "/eth0"}
 		switch target {
 		case matrix.ClusterIP:
 			e.Port, e.To = benchPort, netip.AddrPortFrom(b.clusterIP(p.name), benchPort)
 		case matrix.NodePort:
-			e.Port, e.To = benchPort, netip.AddrPortFrom(b.snapshot.Nodes[0].Address, uint16(firstNodePort+i))
+			e.Port, e.To = benchPort, netip.AddrPortFrom(at.Address, uint16(p.nodePort))
 		}
 		return e, true
 	}
 	return matrix.Ends{}, false
 }
 
-// twoRacks reports whether the third node is behind the router.
-func (b *labBed) twoRacks() bool {
-	return b.snapshot.Nodes[0].Interface.Segment != b.snapshot.Nodes[2].Interface.Segment
+func (b *labBed) node(name string) topology.NodeState {
+	for _, n := range b.snapshot.Nodes {
+		if n.Name == name {
+			return n
+		}
+	}
+	return topology.NodeState{}
 }
 
 func (b *labBed) clusterIP(service string) netip.Addr {
 	for _, s := range b.snapshot.Services {
-		if s.Key() == "default/"+service {
+		if s.Namespace == b.namespace && s.Name == service {
 			return s.ClusterIP
 		}
 	}
 	return netip.Addr{}
 }
 
-// Watch looks at all machines and pods, their devices, and the lab's processes.
+// Watch looks at all machines and the bench's pods, their devices, and the lab's
+// processes.
 func (b *labBed) Watch() load.Watch {
 	w := load.Watch{Devices: b.devices, Processes: b.processes, Reasons: b.reasons}
 	for label, ns := range b.open {
@@ -249,12 +283,17 @@ func (b *labBed) Watch() load.Watch {
 	return w
 }
 
-// Close takes the lab down.
-func (b *labBed) Close(ctx context.Context) error {
+// shut closes the namespaces.
+func (b *labBed) shut() {
 	for _, ns := range b.open {
 		if ns != nil {
 			_ = ns.Close() // a read-only descriptor
 		}
 	}
+}
+
+// Close takes the lab down.
+func (b *labBed) Close(ctx context.Context) error {
+	b.shut()
 	return takeDown(ctx, b.lab)
 }

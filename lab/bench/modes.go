@@ -24,6 +24,7 @@ type ModesOptions struct {
 	Exe       string // the slipway program, which brings the labs up
 	Version   string // of it, for the report
 	Variants  []Variant
+	Here      *Running // measure in this lab, and in no other: there are no Variants then
 	Workloads []string // of Workloads
 	Paths     []string // of Paths; empty: other-node, and all for the main workloads
 	Targets   []string // of Targets; empty: pods, and all for tcp-crr
@@ -60,7 +61,7 @@ func (o ModesOptions) Plan() ModesPlan {
 		p.All = withControls(o.Variants)
 	}
 	p.Labs = len(p.All)
-	if p.hasControlPaths() {
+	if p.hasControlPaths() && o.Here == nil {
 		p.Labs++
 	}
 	for _, c := range o.cases() {
@@ -85,6 +86,12 @@ func (o ModesOptions) hasControlPaths() bool {
 
 // count is in how many networks a case is measured.
 func (p ModesPlan) count(c matrix.Case) (n int) {
+	if p.Here != nil {
+		if c.Job.Workload == load.Idle || slices.Contains(p.Here.Paths(), c.Path) {
+			return 1
+		}
+		return 0
+	}
 	if slices.Contains(controlPaths, c.Path) {
 		return 1
 	}
@@ -108,21 +115,26 @@ func (p ModesPlan) Fit() int {
 	return min(p.MaxRounds, int((p.Budget-p.Overhead())/p.Round))
 }
 
-// Overhead is how long the labs take to come and go, and the report to be made.
+// Overhead is how long the labs take to come and go, or the pods in one that runs,
+// and the report to be made.
 func (p ModesPlan) Overhead() time.Duration {
+	if p.Here != nil && p.Here.Components.Real() {
+		return 15 * time.Second
+	}
 	return 5*time.Second + time.Duration(p.Labs)*500*time.Millisecond
 }
 
 // networks are all that a bench brings up.
 type networks struct {
 	mu      sync.Mutex
-	labs    []*labBed
+	beds    []matrix.Bed
 	reasons load.DropReasons // nil where the kernel gives none
 }
 
 // Modes measures the modes side by side: a lab of each variant is up all the
 // time. The labs are taken down also when it fails or ctx ends; a report comes
-// back as far as it got, in whole rounds.
+// back as far as it got, in whole rounds. With p.Here it measures in that lab, and
+// leaves it as it was.
 func Modes(ctx context.Context, p ModesPlan) (r *report.Report, err error) {
 	if p.Progress == nil {
 		p.Progress = lab.Silent{}
@@ -141,13 +153,17 @@ func Modes(ctx context.Context, p ModesPlan) (r *report.Report, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, n.down(ctx)) }()
-	beds, err := n.up(ctx, p)
+	up, control := n.up, p.Control
+	if p.Here != nil {
+		up, control = n.here, "" // there is nothing to be a ratio of
+	}
+	beds, err := up(ctx, p)
 	if err != nil {
 		return nil, err
 	}
 	o := matrix.Options{
 		Runner: p.Runner, Generator: p.Generator, Version: p.Version, Rounds: p.Rounds, MaxRounds: p.MaxRounds,
-		Control: p.Control, Seed: p.Seed, Progress: p.Progress, Before: before,
+		Control: control, Seed: p.Seed, Progress: p.Progress, Before: before,
 	}
 	if p.Budget > 0 {
 		o.Budget = max(p.Budget-time.Since(started)-p.Overhead()/2, time.Nanosecond)
@@ -155,8 +171,24 @@ func Modes(ctx context.Context, p ModesPlan) (r *report.Report, err error) {
 	r, err = matrix.Run(ctx, o, beds, p.Cases)
 	if r != nil {
 		r.Notes = append(r.Notes, p.notes(r)...)
+		if p.Here != nil {
+			r.Conditions.Lab = p.Here.String()
+		}
 	}
 	return r, err
+}
+
+// here puts the pods into the lab that runs, which are taken out in any case.
+func (n *networks) here(ctx context.Context, p ModesPlan) ([]matrix.Bed, error) {
+	p.Progress.Phase("pods in lab "+p.Here.Lab, 0)
+	b, err := comeTo(ctx, p.Here, n.reasons)
+	if b != nil {
+		n.beds = append(n.beds, b)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return append([]matrix.Bed{b}, b.controls()...), nil
 }
 
 // labsAtOnce is how many labs are brought up or taken down at a time: those with
@@ -211,7 +243,7 @@ func (n *networks) add(ctx context.Context, program program, v Variant, name str
 	l := newLabBed(name)
 	l.reasons = n.reasons
 	n.mu.Lock()
-	n.labs = append(n.labs, l)
+	n.beds = append(n.beds, l)
 	n.mu.Unlock()
 	if err := l.up(ctx, program, v); err != nil {
 		return nil, err
@@ -222,14 +254,14 @@ func (n *networks) add(ctx context.Context, program program, v Variant, name str
 	return l, nil
 }
 
-// down takes down every lab that was begun.
+// down closes every bed that was begun.
 func (n *networks) down(ctx context.Context) error {
-	errs := make([]error, len(n.labs))
+	errs := make([]error, len(n.beds))
 	var g errgroup.Group
 	g.SetLimit(labsAtOnce)
-	for i, l := range n.labs {
+	for i, b := range n.beds {
 		g.Go(func() error {
-			errs[i] = l.Close(ctx)
+			errs[i] = b.Close(ctx)
 			return nil
 		})
 	}

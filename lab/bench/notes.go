@@ -14,6 +14,9 @@ import (
 
 // notes say how to read the report, and what its controls show.
 func (p ModesPlan) notes(r *report.Report) []string {
+	if p.Here != nil {
+		return append(p.Here.notes(), p.beside(r)...)
+	}
 	out := []string{
 		"One lab of each variant is up all the time, on one machine; rounds go through all cases, and each case through all variants in turn.",
 		"Ratios are to " + p.Control + " in the same round. Everything is on one machine: no wire limits, segmentation is left to the last device.",
@@ -72,14 +75,16 @@ func (p ModesPlan) equalMTU(v Variant) int {
 	return 0
 }
 
-// beside compares the control's pods with what the machine does without pods:
-// the same between nodes, over a veth pair and inside one namespace.
-func (p ModesPlan) beside(r *report.Report) []string {
+func (p ModesPlan) beside(r *report.Report) []string { return Beside(r, p.Control) }
+
+// Beside compares a variant's pods with what the machine does without pods: the
+// same between nodes, over a veth pair and inside one namespace.
+func Beside(r *report.Report, variant string) []string {
 	var out []string
 	for _, of := range []struct{ workload, metric, text string }{
 		{load.TCPStream, load.Throughput, "the throughput of tcp-stream"}, {load.TCPRequests, load.P50, "the median time of tcp-rr"},
 	} {
-		pods := find(r, p.Control, of.workload, matrix.OtherNode, of.metric)
+		pods := find(r, variant, of.workload, matrix.OtherNode, of.metric)
 		var parts []string
 		for _, c := range []struct{ path, text string }{
 			{matrix.NodeNode, "from node to node"}, {matrix.VethPair, "over one veth pair"}, {matrix.Loopback, "over loopback"},
@@ -89,7 +94,7 @@ func (p ModesPlan) beside(r *report.Report) []string {
 			}
 		}
 		if len(parts) > 0 {
-			out = append(out, fmt.Sprintf("Between pods of two nodes %s by %s is %s.", of.text, p.Control, strings.Join(parts, ", ")))
+			out = append(out, fmt.Sprintf("Between pods of two nodes %s by %s is %s.", of.text, variant, strings.Join(parts, ", ")))
 		}
 	}
 	return out

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -39,10 +38,7 @@ func TestMain(m *testing.M) {
 // built builds the program that is measured, once.
 var built = sync.OnceValues(func() (string, error) {
 	exe := filepath.Join(scratch, "slipway")
-	if out, err := exec.Command("go", "build", "-o", exe, "slipway/cmd/slipway").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build slipway: %w\n%s", err, out)
-	}
-	return exe, nil
+	return exe, testnet.Build(exe, "slipway/cmd/slipway")
 })
 
 // tiny are options of a bench that takes seconds, with a program built for it

@@ -178,13 +178,18 @@ func openPlace(choice Choice, f *Filter) (src *source, err error) {
 			_ = ns.Close()
 		}
 	}()
-	src = &source{place: observe.Place{Label: t.Label, Node: t.Node, Wire: t.Fabric(), NS: ns}}
+	return listenIn(observe.Place{Label: t.Label, Node: t.Node, Wire: t.Fabric(), NS: ns}, choice.Devices, f)
+}
+
+// listenIn finds the devices that are wanted of a place, and makes its filter.
+func listenIn(p observe.Place, names []string, f *Filter) (src *source, err error) {
+	src = &source{place: p}
 	if src.devices, err = observe.Devices(src.place); err != nil {
 		return nil, err
 	}
 	var only []int
-	if len(choice.Devices) > 0 {
-		if src.devices, err = restrict(t.Label, src.devices, choice.Devices); err != nil {
+	if len(names) > 0 {
+		if src.devices, err = restrict(p.Label, src.devices, names); err != nil {
 			return nil, err
 		}
 		for _, d := range src.devices {
@@ -281,8 +286,14 @@ func (s *session) take(events []observe.Event) error {
 	return nil
 }
 
+// counted is what knows of packets that the kernel had no room for.
+type counted interface {
+	Dropped() int
+	DroppedIn() map[string]int
+}
+
 // end finishes the file and says how it came.
-func (s *session) end(ctx context.Context, c *observe.Capture, err error) (*Summary, error) {
+func (s *session) end(ctx context.Context, c counted, err error) (*Summary, error) {
 	s.summary.Took = time.Since(s.began)
 	s.summary.drops(c)
 	switch {

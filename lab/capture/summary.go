@@ -63,9 +63,11 @@ func (s *Summary) index(label string) int {
 }
 
 // drops takes over what the kernel counted.
-func (s *Summary) drops(c *observe.Capture) {
+func (s *Summary) drops(c counted) {
 	s.Dropped = c.Dropped()
 	for label, n := range c.DroppedIn() {
-		s.Places[s.index(label)].Dropped = n
+		if i := s.index(label); i >= 0 {
+			s.Places[i].Dropped = n
+		}
 	}
 }

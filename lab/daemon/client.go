@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"slipway/datapath"
@@ -81,6 +82,13 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	}
 }
 
+// away tells a daemon that is not there, or that ended while it was asked.
+func away(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial" ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)
+}
+
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	body := &bytes.Buffer{}
 	if in != nil {
@@ -93,8 +101,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		return fmt.Errorf("daemon %s: %w", path, err)
 	}
 	resp, err := c.http.Do(req)
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
+	if away(err) {
 		return fmt.Errorf("daemon %s: %w", path, ErrNotRunning)
 	}
 	if err != nil {

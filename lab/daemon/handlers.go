@@ -8,8 +8,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"slipway/internal/ordered"
 )
 
 func (s *server) routes() http.Handler {
@@ -44,8 +42,8 @@ func (s *server) getTunnel(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := Tunnel{Node: r.PathValue("node")}
-	if u := s.tunnels.have[out.Node]; u != nil {
-		out.Running, out.UDP, out.IPIP = !u.ended(), u.cfg.udp, u.cfg.ipip
+	if u := s.tunnels.Get(out.Node); u != nil {
+		out.Running, out.UDP, out.IPIP = !u.Ended(), u.Config.UDP, u.Config.IPIP
 	}
 	answer(w, out)
 }
@@ -67,9 +65,9 @@ func (s *server) postShutdown(w http.ResponseWriter, _ *http.Request) {
 func (s *server) status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Status{PID: os.Getpid(), Since: s.since, Listeners: s.echo.Len(), Relays: len(s.relays.have), RSSBytes: rss(), Errors: s.errs.all()}
-	for _, port := range ordered.Keys(s.relays.have) {
-		if !s.relays.have[port].ended() {
+	st := Status{PID: os.Getpid(), Since: s.since, Listeners: s.echo.Len(), Relays: len(s.relays.Keys()), RSSBytes: rss(), Errors: s.errs.all()}
+	for _, port := range s.relays.Keys() {
+		if !s.relays.Get(port).Ended() {
 			st.Relayed = append(st.Relayed, port)
 		}
 	}

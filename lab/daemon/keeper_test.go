@@ -153,7 +153,7 @@ func TestChangeWhileSpeakerIsDown(t *testing.T) {
 	if err := unix.Kill(p.state("node2").PID, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	<-k.present().Done()
+	<-k.Process().Done()
 	changed := *p.d.Nodes[1].Speaker
 	changed.Announce = []netip.Prefix{block(22)}
 	p.d.Nodes[1].Speaker = &changed

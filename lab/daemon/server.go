@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"slipway/datapath"
+	"slipway/datapath/running"
 	"slipway/lab/clusterdns"
 	"slipway/lab/echo"
 )
@@ -25,6 +26,9 @@ type Config struct {
 	Log     *slog.Logger
 }
 
+// program is what changes say who made them.
+const program = "slipwayd"
+
 // server is the running daemon.
 type server struct {
 	cfg   Config
@@ -34,9 +38,9 @@ type server struct {
 
 	mu       sync.Mutex // one Set at a time
 	want     Desired
-	tunnels  units[tunnelConfig]
-	speakers units[speakerConfig]
-	relays   units[Relay]
+	tunnels  running.Units[tunnelConfig]
+	speakers running.Units[speakerConfig]
+	relays   running.Units[Relay]
 	echo     *echo.Servers
 	dns      map[string]*dnsServer
 	zone     *clusterdns.Server
@@ -69,12 +73,11 @@ func Run(ctx context.Context, cfg Config) error {
 
 func newServer(ctx context.Context, cancel context.CancelFunc, cfg Config) *server {
 	s := &server{cfg: cfg, since: time.Now(), ctx: ctx, quit: cancel, echo: echo.New(cfg.Log), zone: clusterdns.New(cfg.Log), dns: map[string]*dnsServer{}}
-	s.tunnels = units[tunnelConfig]{object: "tunnel", have: map[string]*unit[tunnelConfig]{}, start: s.startTunnel}
-	s.speakers = units[speakerConfig]{
-		object: "bgp", have: map[string]*unit[speakerConfig]{}, start: s.startSpeaker,
-		order: waitingFirst, atOnce: speakersAtOnce,
+	s.tunnels = running.Units[tunnelConfig]{Object: "tunnel", By: program, Start: s.startTunnel}
+	s.speakers = running.Units[speakerConfig]{
+		Object: "bgp", By: program, Start: s.startSpeaker, Order: waitingFirst, AtOnce: speakersAtOnce,
 	}
-	s.relays = units[Relay]{object: "relay", have: map[string]*unit[Relay]{}, start: s.startRelay}
+	s.relays = running.Units[Relay]{Object: "relay", By: program, Start: s.startRelay}
 	return s
 }
 
@@ -133,9 +136,9 @@ func (s *server) set(ctx context.Context, d Desired) (datapath.Diff, error) {
 func (s *server) stopAll(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, e1 := s.speakers.set(ctx, nil)
-	_, e2 := s.tunnels.set(ctx, nil)
-	_, e3 := s.relays.set(ctx, nil)
+	_, e1 := s.speakers.Set(ctx, nil)
+	_, e2 := s.tunnels.Set(ctx, nil)
+	_, e3 := s.relays.Set(ctx, nil)
 	for _, d := range s.dns {
 		d.close()
 	}

@@ -3,13 +3,14 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 
 	"slipway/datapath"
 	"slipway/datapath/bgp"
+	"slipway/datapath/running"
+	"slipway/internal/netns"
 )
 
 // speakerConfig is one node's BGP speaker.
@@ -30,20 +31,21 @@ func (s *server) setSpeakers(ctx context.Context, d Desired) (datapath.Diff, err
 	if gone := s.remade(want); len(gone) > 0 {
 		// The others' sessions with a namespace that is gone would stand until
 		// the next keepalive finds nobody: end them now.
-		did, err := s.speakers.set(ctx, without(want, gone))
+		did, err := s.speakers.Set(ctx, without(want, gone))
 		if diff = did; err != nil {
 			return diff, err
 		}
 	}
-	did, err := s.speakers.set(ctx, want)
+	did, err := s.speakers.Set(ctx, want)
 	return append(diff, did...), err
 }
 
 // remade are the nodes whose speaker runs in a namespace that was made again.
 func (s *server) remade(want map[string]speakerConfig) map[string]bool {
 	out := map[string]bool{}
-	for node, u := range s.speakers.have {
-		if w, ok := want[node]; ok && (w.netns != u.cfg.netns || w.inode != u.cfg.inode) {
+	for _, node := range s.speakers.Keys() {
+		u := s.speakers.Get(node)
+		if w, ok := want[node]; ok && (w.netns != u.Config.netns || w.inode != u.Config.inode) {
 			out[node] = true
 		}
 	}
@@ -81,35 +83,54 @@ func dials(c speakerConfig) int {
 	return n
 }
 
-func (s *server) startSpeaker(node string, c speakerConfig) (*unit[speakerConfig], error) {
+func (s *server) startSpeaker(node string, c speakerConfig) (*running.Unit[speakerConfig], error) {
 	k, err := s.keep(node, c)
 	if err != nil {
 		return nil, err
 	}
 	s.running.putSpeaker(node, k)
-	return &unit[speakerConfig]{
-		cfg: c,
-		update: func(to speakerConfig) (bool, error) {
+	return &running.Unit[speakerConfig]{
+		Config: c,
+		Update: func(to speakerConfig) (bool, error) {
 			if to.netns != c.netns || to.inode != c.inode {
 				return false, nil
 			}
-			err := k.configure(to.speaker)
-			return !errors.Is(err, bgp.ErrIdentity), ignoreIdentity(err)
+			return k.Take(to.speaker)
 		},
-		stop: func(ctx context.Context) error {
+		Stop: func(ctx context.Context) error {
 			s.running.dropSpeaker(node)
-			return k.stop(ctx)
+			return k.Stop(ctx)
 		},
 	}, nil
 }
 
-// ignoreIdentity: a speaker that cannot become another is no failure, a new one
-// takes its place.
-func ignoreIdentity(err error) error {
-	if errors.Is(err, bgp.ErrIdentity) {
-		return nil
+// keep starts a node's speaker.
+func (s *server) keep(node string, c speakerConfig) (*bgp.Keeper, error) {
+	log := s.cfg.Log.With("node", node)
+	return bgp.Keep(s.ctx, c.speaker, func() (*bgp.Process, error) {
+		ns, err := netns.Open(c.netns)
+		if err != nil {
+			return nil, err
+		}
+		defer ns.Close() //nolint:errcheck // the child is in the namespace by itself
+		return bgp.Start(s.ctx, ns, s.cfg.Speaker, nil, log)
+	}, func(err error) { log.Error("BGP speaker ended by itself", "err", err) })
+}
+
+// stateOf sums up a speaker, whether one runs or not.
+func stateOf(k *bgp.Keeper) SpeakerState {
+	pid, restarts, st, lastEnd := k.State()
+	s := SpeakerState{PID: pid, Restarts: restarts}
+	if lastEnd != nil {
+		s.LastEnd = lastEnd.Error()
 	}
-	return err
+	s.Peers, s.Established, s.Routes, s.Synced, s.Detail = len(st.Peers), st.Sync.Established, st.Sync.Routes, st.Sync.Settled, st
+	for _, peer := range st.Peers {
+		if !peer.External && peer.State != bgp.Established {
+			s.Down = append(s.Down, peer.Name)
+		}
+	}
+	return s
 }
 
 // waitSpeakers returns when every speaker has a session with each of the lab's
@@ -126,7 +147,7 @@ func (s *server) waitSpeakers(ctx context.Context) error {
 			continue
 		}
 		own, routes := ownPeers(n.Speaker), blocks-len(n.Speaker.Announce)
-		err := k.wait(ctx, func(st bgp.Status) bool {
+		err := k.Wait(ctx, func(st bgp.Status) bool {
 			return established(st, own) == len(own) && st.Sync.Routes >= routes
 		})
 		if err != nil {

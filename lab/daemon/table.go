@@ -4,6 +4,7 @@ import (
 	"maps"
 	"sync"
 
+	"slipway/datapath/bgp"
 	"slipway/internal/ordered"
 )
 
@@ -11,7 +12,7 @@ import (
 type procTable struct {
 	mu       sync.Mutex
 	tunnels  map[string]runningTunnel
-	speakers map[string]*keeper
+	speakers map[string]*bgp.Keeper
 }
 
 type runningTunnel struct {
@@ -34,11 +35,11 @@ func (t *procTable) dropTunnel(node string) {
 	delete(t.tunnels, node)
 }
 
-func (t *procTable) putSpeaker(node string, k *keeper) {
+func (t *procTable) putSpeaker(node string, k *bgp.Keeper) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.speakers == nil {
-		t.speakers = map[string]*keeper{}
+		t.speakers = map[string]*bgp.Keeper{}
 	}
 	t.speakers[node] = k
 }
@@ -49,7 +50,7 @@ func (t *procTable) dropSpeaker(node string) {
 	delete(t.speakers, node)
 }
 
-func (t *procTable) speakersNow() map[string]*keeper {
+func (t *procTable) speakersNow() map[string]*bgp.Keeper {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return maps.Clone(t.speakers)
@@ -69,7 +70,7 @@ func (t *procTable) tunnelStatus() []TunnelStatus {
 func (t *procTable) speakerStates() map[string]SpeakerState {
 	out := map[string]SpeakerState{}
 	for node, k := range t.speakersNow() {
-		out[node] = k.state()
+		out[node] = stateOf(k)
 	}
 	return out
 }

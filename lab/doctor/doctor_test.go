@@ -57,6 +57,10 @@ func TestAgreesWithIndependentProbes(t *testing.T) {
 		"bird":               testnet.Bird,
 		"ping":               testnet.Ping,
 		"curl":               testnet.Curl,
+		"nginx":              testnet.NGINX,
+		"haproxy":            testnet.HAProxy,
+		"keepalived":         testnet.Keepalived,
+		"envoy":              testnet.Envoy,
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := find(t, all, name)

@@ -31,9 +31,15 @@ func traceChecks() []check {
 	return []check{
 		{
 			name: "packet tracing by BPF", group: Kernel, needsNS: true,
-			means: "`trace` observes by packet sockets: devices only, no hooks, no drop reasons",
-			hint:  "Linux 6.4 or newer with CONFIG_DEBUG_INFO_BTF, CONFIG_BPF_EVENTS and CONFIG_NETFILTER_BPF_LINK",
-			probe: func(context.Context, *scratch) (string, error) { return "", skbtrace.Supported() },
+			means: "`trace` sees devices only: no hooks, and where no tracepoints are either, by packet sockets, no drop reasons",
+			hint:  "Linux 6.4 or newer with CONFIG_DEBUG_INFO_BTF, CONFIG_BPF_EVENTS and CONFIG_NETFILTER_BPF_LINK; 5.17 for tracepoints",
+			probe: func(context.Context, *scratch) (string, error) {
+				hooks, err := skbtrace.Supported()
+				if err == nil && !hooks {
+					err = less("by tracepoints alone: netfilter's hooks are not seen")
+				}
+				return "", err
+			},
 		},
 		{
 			name: "rule tracing", group: Kernel, needsNS: true,

@@ -14,14 +14,14 @@ import (
 
 // probeLeftovers looks for labs that were not finished and for namespaces with
 // our prefix that no lab answers for.
-func probeLeftovers(context.Context, *scratch) (string, error) {
+func probeLeftovers(ctx context.Context, _ *scratch) (string, error) {
 	labs, err := lab.Names()
 	if err != nil {
 		return "", err
 	}
 	var unfinished []string
 	for _, name := range labs {
-		st, err := lab.ReadState(name)
+		st, err := lab.SettledSoon(ctx, name)
 		if errors.Is(err, fs.ErrPermission) {
 			return "", fmt.Errorf("%w: %w", errUnseen, err)
 		}

@@ -16,6 +16,17 @@ import (
 // covered are the directories that a node has for itself, over the machine's.
 var covered = []string{"etc", "var", "opt", "root", "usr/local", "srv"}
 
+// Covers reports whether a path of the machine lies in a directory that nodes
+// have for themselves.
+func Covers(path string) bool {
+	for _, d := range covered {
+		if rest, ok := strings.CutPrefix(filepath.Clean(path), "/"+d); ok && (rest == "" || rest[0] == '/') {
+			return true
+		}
+	}
+	return false
+}
+
 // plain are directories that are empty in a new node: those where programs put
 // file systems of their own, which cannot lie on an overlay, and that of the
 // units, lest a node starts what the machine does.
@@ -23,10 +34,12 @@ var plain = []string{"/etc/systemd/system", "/var/lib/containerd", "/var/lib/kub
 
 // mountAll makes the node's file system. It runs in a mount namespace of its own.
 func (c *Config) mountAll() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
+	// What the machine unmounts goes from here too: or network namespaces that it
+	// deletes would live on, and disks could not be taken off it.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("separate mounts: %w", err)
 	}
-	steps := []func() error{mountProc, c.hold, podexec.FreshSys, c.mountOverlays, mountTemporary, c.mountPlain, c.mountStore, c.mountStandIns, c.identify, c.mountPrograms}
+	steps := []func() error{mountProc, c.hold, podexec.FreshSys, c.mountOverlays, mountTemporary, c.mountLock, c.mountPlain, c.mountStore, c.mountStandIns, c.identify, c.mountPrograms}
 	for _, s := range steps {
 		if err := s(); err != nil {
 			return err
@@ -110,6 +123,23 @@ func mountTemporary() error {
 	return nil
 }
 
+// xtablesLock is what programs of iptables' older kind lock while they change
+// rules (iptables xshared.h, XT_LOCK_NAME).
+const xtablesLock = "/run/xtables.lock"
+
+// XTablesLock is where the node's lock file is on the machine, for those who
+// change the node's rules from without. Dir is the node's.
+func XTablesLock(dir string) string { return filepath.Join(dir, "files", flat(xtablesLock)) }
+
+func flat(path string) string { return strings.ReplaceAll(strings.TrimPrefix(path, "/"), "/", "-") }
+
+func (c *Config) mountLock() error {
+	if err := os.WriteFile(xtablesLock, nil, 0o600); err != nil {
+		return err
+	}
+	return c.cover(xtablesLock, "", 0o600)
+}
+
 func (c *Config) mountPlain() error {
 	for _, target := range plain {
 		from := filepath.Join(c.Dir, "data", filepath.Base(target))
@@ -181,7 +211,7 @@ func (c *Config) mountStandIns() error {
 
 // cover puts a file of the node's over one of the machine's.
 func (c *Config) cover(path, text string, mode fs.FileMode) error {
-	own := filepath.Join(c.Dir, "files", strings.ReplaceAll(strings.TrimPrefix(path, "/"), "/", "-"))
+	own := filepath.Join(c.Dir, "files", flat(path))
 	if err := os.MkdirAll(filepath.Dir(own), 0o755); err != nil {
 		return err
 	}

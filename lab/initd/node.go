@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -28,6 +29,9 @@ const Path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 // baseEnvironment is what every process of a node starts with; the lab's mark is
 // added to it.
 var baseEnvironment = []string{"PATH=" + Path, "HOME=/root", "LANG=C.UTF-8", "USER=root", "LOGNAME=root"}
+
+// Environment is a copy of what every process of a node starts with.
+func Environment() []string { return slices.Clone(baseEnvironment) }
 
 // node runs services of this process's own namespaces.
 type node struct {

@@ -71,6 +71,27 @@ func (c *Config) mountPrograms() error {
 			return err
 		}
 	}
+	return chooseIPTables()
+}
+
+// chooseIPTables makes the older of the two kinds of iptables the node's, where
+// the machine has both: a lab's own rules are of that kind, and the kernel
+// goes through the tables of the two one after the other.
+func chooseIPTables() error {
+	for _, family := range []string{"iptables", "ip6tables"} {
+		for _, tool := range []string{"", "-save", "-restore"} {
+			legacy, chosen := "/usr/sbin/"+family+"-legacy"+tool, "/etc/alternatives/"+family+tool
+			if _, err := os.Stat(legacy); err != nil {
+				continue
+			}
+			if _, err := os.Lstat(chosen); err != nil { // another distribution's way to choose
+				continue
+			}
+			if err := linkTo(legacy, chosen); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -99,6 +120,10 @@ func coverReal(name, with string) error {
 // boundEnv marks a process that has gone through setpriv.
 const boundEnv = "SLIPWAY_NODE_BOUND=1"
 
+// Bounds are the arguments of setpriv(1) that take from a process, and all that
+// come of it, the capabilities that reach beyond a node: modules, reboot, the clock.
+var Bounds = []string{"--bounding-set", "-sys_module,-sys_boot,-sys_time"}
+
 // bind takes from this process and all that come of it the capabilities that
 // reach beyond a node: modules, reboot, the clock. It is util-linux that does
 // it, and then becomes this program again: a Go program has many threads, and
@@ -108,6 +133,6 @@ func bind(exe string) error {
 		return nil
 	}
 	const setpriv = "/usr/bin/setpriv"
-	argv := append([]string{setpriv, "--bounding-set", "-sys_module,-sys_boot,-sys_time", "--", exe}, os.Args[1:]...)
+	argv := slices.Concat([]string{setpriv}, Bounds, []string{"--", exe}, os.Args[1:])
 	return fmt.Errorf("run %s: %w", setpriv, syscall.Exec(setpriv, argv, append(os.Environ(), boundEnv)))
 }

@@ -21,6 +21,18 @@ type Kind string
 const (
 	NetNS  Kind = "netns"  // Name: a named network namespace
 	Daemon Kind = "daemon" // Name: the lab's daemon is about to be started
+	// Pin: the network namespace of that name is a container runtime's, which the
+	// lab has only named.
+	Pin Kind = "pin"
+	// Machine: the first process of a node with real components is about to be
+	// started. Name: the node.
+	Machine Kind = "machine"
+	// Cgroup: a control group in each hierarchy, and all below it. Name: its path
+	// from the hierarchies' top.
+	Cgroup Kind = "cgroup"
+	// Controller: the one of that name was switched on at the top of the unified
+	// hierarchy.
+	Controller Kind = "controller"
 )
 
 // Entry announces one mutation, or with Done records that it was undone.

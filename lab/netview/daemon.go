@@ -11,9 +11,13 @@ import (
 	"slipway/lab/daemon"
 )
 
-// daemonPatience is how long the daemon may take to answer before it counts as
-// stopped: it answers from memory, in a millisecond.
-const daemonPatience = 300 * time.Millisecond
+// The daemon answers from memory, in a millisecond, but on a machine that is slow
+// or busy much later. After lookEvery it is looked whether it was stopped, and
+// after daemonPatience it counts as if it was.
+const (
+	lookEvery      = 300 * time.Millisecond
+	daemonPatience = 20 * time.Second
+)
 
 // daemonView is what the lab's daemon says, asked once.
 type daemonView struct {
@@ -34,10 +38,11 @@ func (d *daemonView) status(ctx context.Context) (daemon.Status, error) {
 	if d.asked {
 		return d.answer, d.err
 	}
-	short, cancel := context.WithTimeout(ctx, daemonPatience)
-	defer cancel()
-	st, err := d.client.Status(short)
-	err = silence(ctx, err)
+	var st daemon.Status
+	err := d.ask(ctx, func(ctx context.Context) (err error) {
+		st, err = d.client.Status(ctx)
+		return err
+	})
 	if ctx.Err() == nil {
 		d.answer, d.err, d.asked = st, err, true
 	}
@@ -49,18 +54,37 @@ func (d *daemonView) tunnel(ctx context.Context, node string) (daemon.Tunnel, er
 	if _, err := d.status(ctx); err != nil {
 		return daemon.Tunnel{}, err
 	}
-	short, cancel := context.WithTimeout(ctx, daemonPatience)
-	defer cancel()
-	t, err := d.client.Tunnel(short, node)
-	return t, silence(ctx, err)
+	var t daemon.Tunnel
+	err := d.ask(ctx, func(ctx context.Context) (err error) {
+		t, err = d.client.Tunnel(ctx, node)
+		return err
+	})
+	return t, err
 }
 
-// silence words an error of the daemon's patience running out.
-func silence(ctx context.Context, err error) error {
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return fmt.Errorf("%w within %s", errSilent, daemonPatience)
+// ask puts a question to the daemon that ends when it turns out to be stopped.
+func (d *daemonView) ask(ctx context.Context, question func(context.Context) error) error {
+	asking, cancel := context.WithTimeoutCause(ctx, daemonPatience, fmt.Errorf("%w within %s", errSilent, daemonPatience))
+	defer cancel()
+	asking, silent := context.WithCancelCause(asking)
+	defer silent(nil)
+	answered := make(chan error, 1)
+	go func() { answered <- question(asking) }()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case err := <-answered:
+			if err != nil && asking.Err() != nil && ctx.Err() == nil {
+				return context.Cause(asking)
+			}
+			return err
+		case <-look.C:
+			if d.client.Stopped(asking) {
+				silent(fmt.Errorf("%w: its process is stopped", errSilent))
+			}
+		}
 	}
-	return err
 }
 
 // relayed reports whether a relay carries frames of a fabric's port, and why not.

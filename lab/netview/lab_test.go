@@ -40,10 +40,8 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a scratch directory
 	binary = filepath.Join(dir, "slipway")
-	build := exec.Command("go", "build", "-o", binary, "../../cmd/slipway")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return complain(fmt.Errorf("build slipway: %w\n%s", err, out))
+	if err := testnet.Build(binary, "slipway/cmd/slipway"); err != nil {
+		return complain(err)
 	}
 	sweep()
 	state := statePrefix + strconv.Itoa(os.Getpid())

@@ -211,7 +211,7 @@ func (c *check) nodeOfPort() (string, error) {
 }
 
 // wanted are the endpoints that connections should reach, as Kubernetes defines
-// it: the ready ones, draining ones if none is; with a policy Local those of the
+// it: the ready ones, by their hints, draining ones if none is; with a policy Local those of the
 // deciding node, which holds clients inside the cluster to it only for the
 // internal policy.
 func (c *check) wanted() []netip.AddrPort {
@@ -222,19 +222,16 @@ func (c *check) wanted() []netip.AddrPort {
 		local = c.service.ExternalPolicyLocal && outside
 	}
 	all := slices.DeleteFunc(slices.Clone(c.port.Endpoints), func(e topology.Endpoint) bool { return local && e.Node != c.step.node.Node })
+	ready := slices.DeleteFunc(slices.Clone(all), func(e topology.Endpoint) bool { return !e.Ready })
+	if n, ok := c.st.Snapshot.NodeByName(c.step.node.Node); ok && !local {
+		ready = topology.Preferred(ready, n)
+	}
+	if len(ready) == 0 {
+		ready = slices.DeleteFunc(all, func(e topology.Endpoint) bool { return !e.Serving || !e.Terminating })
+	}
 	out := []netip.AddrPort{}
-	for _, usable := range []func(topology.Endpoint) bool{
-		func(e topology.Endpoint) bool { return e.Ready },
-		func(e topology.Endpoint) bool { return e.Serving && e.Terminating },
-	} {
-		for _, e := range all {
-			if usable(e) {
-				out = append(out, netip.AddrPortFrom(e.Address, uint16(e.Port)))
-			}
-		}
-		if len(out) > 0 {
-			break
-		}
+	for _, e := range ready {
+		out = append(out, netip.AddrPortFrom(e.Address, uint16(e.Port)))
 	}
 	slices.SortFunc(out, netip.AddrPort.Compare)
 	return out

@@ -12,7 +12,6 @@ import (
 
 // fill sets what prediction and observation say, and compares them.
 func fill(t *trace.Trace, p trace.Prediction, o *trace.Observation, s *topology.Snapshot) {
-	t.Notes = append(t.Notes, p.Notes...)
 	t.Branches = p.Branches
 	for i := range t.Branches {
 		t.Branches[i].Pod = podAt(s, t.Branches[i].Endpoint.Addr())
@@ -27,7 +26,11 @@ func fill(t *trace.Trace, p trace.Prediction, o *trace.Observation, s *topology.
 		}
 		agree := len(t.Disagreements) == 0
 		t.Agree = &agree
+		if agree && trace.Withheld(&p.Branches[best], o) {
+			p.Notes = trace.TellWithheld(&p.Branches[best], o, p.Notes)
+		}
 	}
+	t.Notes = append(t.Notes, p.Notes...)
 	if o == nil && mixed != "" {
 		t.Notes = append(t.Notes, mixed)
 	}

@@ -325,3 +325,14 @@ func (w wanted) settle(e trace.Endpoint) (trace.Endpoint, error) {
 	}
 	return e, nil
 }
+
+// Ends finds what a trace's two ends mean, without looking at the lab: where its
+// packet would be sent from, and the address, port and protocol that it would go to.
+func Ends(st *lab.State, from, to, proto string) (*lab.Target, trace.Endpoint, error) {
+	t, _, err := source(st, from)
+	if err != nil {
+		return nil, trace.Endpoint{}, err
+	}
+	e, err := destination(st, to, proto)
+	return t, e, err
+}

@@ -20,13 +20,14 @@ const (
 
 // The ways to observe.
 const (
-	Auto     = "auto"      // the best that the kernel offers
-	BPF      = "bpf"       // tracepoints and netfilter hooks, every step in the kernel
-	AFPacket = "af_packet" // packet sockets, which see devices only
+	Auto        = "auto"        // the best that the kernel offers
+	BPF         = "bpf"         // tracepoints and netfilter hooks, every step in the kernel
+	Tracepoints = "tracepoints" // devices and drop reasons, no hooks
+	AFPacket    = "af_packet"   // packet sockets, which see devices only
 )
 
 // Observers are the values of the --observer flag.
-var Observers = []string{Auto, BPF, AFPacket}
+var Observers = []string{Auto, BPF, Tracepoints, AFPacket}
 
 // MissingError says that what was asked for cannot be had on this machine.
 type MissingError struct{ Err error }
@@ -122,7 +123,7 @@ func (t *Tracer) begin(ctx context.Context, r Request) (*session, error) {
 		return nil, err
 	}
 	if r.Size > 0 && s.dst.Protocol != "udp" && s.dst.Protocol != "icmp" {
-		return nil, &NameError{r.To, "--size is for udp and icmp: the first packet of " + s.dst.Protocol + " carries no payload", "choose --proto udp or icmp"}
+		return nil, sizeError(r.To, s.dst.Protocol)
 	}
 	if s.view, err = netview.Open(ctx, t.st, netview.Options{}); err != nil {
 		return nil, err
@@ -131,6 +132,10 @@ func (t *Tracer) begin(ctx context.Context, r Request) (*session, error) {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
+}
+
+func sizeError(to, protocol string) error {
+	return &NameError{to, "--size is for udp and icmp: the first packet of " + protocol + " carries no payload", "choose --proto udp or icmp"}
 }
 
 func (s *session) close() error {

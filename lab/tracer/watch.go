@@ -84,13 +84,21 @@ func (s *session) open() (w *watcher, err error) {
 // openSKB attaches the BPF programs, or where the kernel cannot and it is not
 // insisted on, opens packet sockets instead.
 func (s *session) openSKB(w *watcher, names []string, spaces []*netns.NS) (err error) {
-	w.skb, err = skbtrace.Open(skbtrace.Options{Namespaces: spaces, Bystanders: s.bystanders(names), Ports: datapath.Ports(s.ports())})
+	w.skb, err = skbtrace.Open(skbtrace.Options{Namespaces: spaces, Bystanders: s.bystanders(names), Ports: datapath.Ports(s.ports()), TracepointsOnly: s.t.observer == Tracepoints})
 	var unsupported *bpf.UnsupportedError
+	if err == nil && !w.skb.Hooks() && s.t.observer == BPF {
+		err = errors.Join(errors.New("this kernel has no netfilter programs (Linux 6.4)"), w.skb.Close())
+		w.skb = nil
+		return &MissingError{fmt.Errorf("observe by BPF: %w (--observer %s sees devices and drops)", err, Tracepoints)}
+	}
+	if err == nil && !w.skb.Hooks() && s.t.observer != Tracepoints {
+		w.notes = append(w.notes, "observed by tracepoints, which see devices and drops but no hooks and no rules: this kernel has no netfilter programs (Linux 6.4)")
+	}
 	if err == nil || !errors.As(err, &unsupported) {
 		return err
 	}
 	w.skb = nil
-	if s.t.observer == BPF || s.live {
+	if s.t.observer == BPF || s.t.observer == Tracepoints || s.live {
 		return &MissingError{fmt.Errorf("observe by BPF: %w (--observer %s sees devices only)", err, AFPacket)}
 	}
 	w.notes = append(w.notes, "observed by AF_PACKET, which sees devices but no rules and no drops: "+err.Error())
@@ -123,11 +131,28 @@ func (w *watcher) follow(packet datapath.Flow, rules []datapath.Flow) error {
 	if w.skb == nil {
 		return nil
 	}
-	if err := w.skb.AddFlow(packet); err != nil || w.rules == nil {
+	if err := w.skb.AddFlow(packet); err != nil {
 		return err
+	}
+	if !w.skb.Hooks() {
+		return w.followRewritten(packet, rules)
+	}
+	if w.rules == nil {
+		return nil
 	}
 	for _, f := range rules {
 		if err := w.rules.AddFlow(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// followRewritten makes packets wanted in the forms, too, that the sender's own
+// hooks may give them, which nobody sees do so.
+func (w *watcher) followRewritten(packet datapath.Flow, rewritten []datapath.Flow) error {
+	for _, f := range append(rewritten, datapath.Flow{Proto: packet.Proto, Dst: packet.Dst}) {
+		if err := w.skb.AddFlow(f); err != nil {
 			return err
 		}
 	}

@@ -15,7 +15,8 @@ import (
 func (s *session) world(events []skbtrace.Event, a answered) observe.World {
 	w := observe.World{
 		Places: map[uint64]trace.Place{}, Sender: s.view.Place(s.from.NetNS), Ports: s.ports(), Sent: s.predictedPacket(),
-		Answer: observe.Answer{Got: a.took > 0 && a.err == nil, Err: a.err},
+		Answer:  observe.Answer{Got: a.took > 0 && a.err == nil, Err: a.err},
+		NoHooks: s.watcher != nil && s.watcher.skb != nil && !s.watcher.skb.Hooks(),
 	}
 	for _, e := range events {
 		if _, known := w.Places[e.Inode]; known {
@@ -76,6 +77,10 @@ func (s *session) pathDelay() time.Duration {
 // wasLost reports whether the events say how the packet or its answer was lost.
 // That the kernel gave up some packet does not: it may be one that was sent again.
 func (s *session) wasLost(events []skbtrace.Event) bool {
-	gaveUp := func(e skbtrace.Event) bool { return e.Point == skbtrace.Free }
-	return slices.ContainsFunc(events, gaveUp) && observe.FromSKB(events, nil, s.world(events, answered{})).Verdict != trace.Unknown
+	return gaveUp(events) && observe.FromSKB(events, nil, s.world(events, answered{})).Verdict != trace.Unknown
+}
+
+// gaveUp reports whether a kernel gave some packet up.
+func gaveUp(events []skbtrace.Event) bool {
+	return slices.ContainsFunc(events, func(e skbtrace.Event) bool { return e.Point == skbtrace.Free })
 }

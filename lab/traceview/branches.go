@@ -83,6 +83,8 @@ func observerName(o string) string {
 	switch o {
 	case "bpf":
 		return "bpf: kernel tracepoints and netfilter hooks"
+	case "tracepoints":
+		return "tracepoints: devices and drop reasons, no hooks"
 	case "af_packet":
 		return "af_packet: devices only, no hooks and no drop reasons"
 	}

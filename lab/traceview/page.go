@@ -2,7 +2,6 @@ package traceview
 
 import (
 	"embed"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -81,20 +80,12 @@ type pageBranch struct {
 // packet moving in it, the hops, what decided at each, and its headers. It
 // fetches nothing, and is stepped through by keyboard.
 func HTML(w io.Writer, t *trace.Trace, sub Subtitles) error {
-	all := ways(t)
-	s := newScene(t, all, sub)
-	arrows, arrived := s.moves(all)
-	data, err := json.Marshal(newPage(t, s, all, arrived)) // escapes <, > and &, so that no text ends the script
+	m, err := NewModel(t, sub)
 	if err != nil {
-		return fmt.Errorf("write trace page: %w", err)
+		return err
 	}
-	var drawing strings.Builder
-	fmt.Fprintf(&drawing, `<svg id="drawing" viewBox="0 %d %d %d" role="img" aria-label="the packet's way">`+"\n", titleH-pad, s.w, s.h-titleH+pad)
-	s.draw(&drawing, all, arrows)
-	drawing.WriteString(`<g id="packet"><circle class="carrier" r="14"/><circle class="dot" r="9"/></g>` + "\n</svg>")
-	css := light.variables(":root") + "@media(prefers-color-scheme:dark){" + dark.variables(":root") + "}\n" +
-		light.variables(":root.light") + dark.variables(":root.dark") + drawingCSS + asset("page.css")
-	r := strings.NewReplacer("{{title}}", esc(clean(title(t))), "{{css}}", css, "{{drawing}}", drawing.String(), "{{data}}", string(data), "{{script}}", asset("page.js"))
+	css := DrawingCSS() + asset("page.css")
+	r := strings.NewReplacer("{{title}}", esc(clean(title(t))), "{{css}}", css, "{{drawing}}", m.Drawing, "{{data}}", string(m.Page), "{{script}}", asset("page.js"))
 	if _, err := r.WriteString(w, asset("page.html")); err != nil {
 		return fmt.Errorf("write trace page: %w", err)
 	}
@@ -126,8 +117,8 @@ func newPage(t *trace.Trace, s *scene, all []way, arrived [][]int) page {
 		}
 		for i, st := range d.steps {
 			ps := newPageStep(st, s.chipOf(st.Hop), arrived[w][i])
-			if now, ok := timeOf([]step{st}); ok && timed(d.steps) {
-				ps.Since, ps.At = c.advance(now), micros(now)
+			if o := lastSeen([]step{st}); o != nil && timed(d.steps) {
+				ps.Since, ps.At = c.since(o), micros(o.TimeNs)
 			}
 			pw.Steps = append(pw.Steps, ps)
 		}

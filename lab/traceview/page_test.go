@@ -1,29 +1,22 @@
 package traceview
 
 import (
-	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/network"
-	cdpage "github.com/chromedp/cdproto/page"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
 	"slipway/datapath/trace"
 	"slipway/internal/testnet"
+	"slipway/internal/testpage"
 )
 
 // hack/trace-screenshot.sh sets these.
@@ -34,70 +27,12 @@ var (
 	pictureIn  = flag.String("theme", "light", "light or dark")
 )
 
-// browser is a headless Chromium, and what went wrong in it.
-type browser struct {
-	ctx context.Context
-	mu  sync.Mutex
-	bad []string
-}
-
-// openBrowser starts Chromium with a profile of its own and nothing that talks
-// to the network by itself.
-func openBrowser(t *testing.T) *browser {
-	t.Helper()
-	testnet.Need(t, testnet.Chromium)
-	opts := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath("chromium"), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-	)
-	alloc, stop := chromedp.NewExecAllocator(context.Background(), opts...)
-	t.Cleanup(stop)
-	ctx, closeTab := chromedp.NewContext(alloc)
-	t.Cleanup(func() {
-		_ = chromedp.Cancel(ctx) // waits until the browser has ended, so that its profile can go
-		closeTab()
-	})
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	t.Cleanup(cancel)
-	b := &browser{ctx: ctx}
-	if err := chromedp.Listen(ctx, b.listen); err != nil {
-		t.Fatal(err)
-	}
-	_, noNetwork := chromedp.Call(ctx, network.Enable, network.EnableParams{})
-	_, noLog := chromedp.Call(ctx, log.Enable, cdp.Empty{})
-	_, noRuntime := chromedp.Call(ctx, runtime.Enable, cdp.Empty{})
-	if err := errors.Join(noNetwork, noLog, noRuntime); err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// listen notes every error, message, dialog and request that a page makes.
-func (b *browser) listen(ev any) {
-	note := func(format string, args ...any) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.bad = append(b.bad, fmt.Sprintf(format, args...))
-	}
-	switch e := ev.(type) {
-	case *runtime.EventExceptionThrown:
-		note("exception: %s", e.ExceptionDetails.Text)
-	case *runtime.EventConsoleAPICalled:
-		note("console.%s", e.Type)
-	case *log.EventEntryAdded:
-		note("log: %s: %s", e.Entry.Level, e.Entry.Text)
-	case *cdpage.EventJavascriptDialogOpening:
-		note("dialog: %s", e.Message)
-	case *network.EventRequestWillBeSent:
-		if u := e.Request.URL; !strings.HasPrefix(u, "file://") && !strings.HasPrefix(u, "data:") || e.Type != network.ResourceTypeDocument && !strings.HasPrefix(u, "data:") {
-			note("request: %s", u)
-		}
-	}
-}
+// browser is a headless Chromium with the page in it.
+type browser struct{ *testpage.Browser }
 
 func (b *browser) run(t *testing.T, actions ...chromedp.Action[chromedp.Void]) {
 	t.Helper()
-	if err := chromedp.Do(b.ctx, actions...); err != nil {
+	if err := chromedp.Do(b.Ctx, actions...); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -123,7 +58,7 @@ func (b *browser) shown(t *testing.T) (title, did, count string) {
 
 func (b *browser) text(t *testing.T, selector string) string {
 	t.Helper()
-	s, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](fmt.Sprintf("document.querySelector(%q).innerText", selector)))
+	s, err := chromedp.Run(b.Ctx, chromedp.Evaluate[string](fmt.Sprintf("document.querySelector(%q).innerText", selector)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,12 +75,9 @@ func (b *browser) press(t *testing.T, keys ...string) {
 // clean fails the test if anything went wrong in the browser.
 func (b *browser) clean(t *testing.T) {
 	t.Helper()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, s := range b.bad {
+	for _, s := range b.Bad() {
 		t.Error(s)
 	}
-	b.bad = nil
 }
 
 func wantHop(t *testing.T, b *browser, title, did, count string) {
@@ -157,7 +89,7 @@ func wantHop(t *testing.T, b *browser, title, did, count string) {
 }
 
 func TestPageInABrowser(t *testing.T) {
-	b := openBrowser(t)
+	b := &browser{testpage.Open(t)}
 	t.Run("keyboard", func(t *testing.T) { keyboard(t, b) })
 	t.Run("sides", func(t *testing.T) { sides(t, b) })
 	t.Run("every trace", func(t *testing.T) { everyTrace(t, b) })
@@ -262,9 +194,9 @@ func TestScreenshot(t *testing.T) {
 	if *screenshot == "" {
 		t.Skip("makes a picture with -screenshot FILE")
 	}
-	b := openBrowser(t)
+	b := &browser{testpage.Open(t)}
 	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: *pictureIn}, {Name: "prefers-reduced-motion", Value: "reduce"}}}
-	if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, media); err != nil {
+	if _, err := chromedp.Call(b.Ctx, emulation.SetEmulatedMedia, media); err != nil {
 		t.Fatal(err)
 	}
 	b.run(t, chromedp.EmulateViewport(1280, 800))
@@ -276,7 +208,7 @@ func TestScreenshot(t *testing.T) {
 	for range *pictureHop - 1 {
 		b.press(t, kb.ArrowRight)
 	}
-	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+	png, err := chromedp.Run(b.Ctx, chromedp.CaptureScreenshot())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,8 +34,8 @@ func pathOf(p *pen, d way, c *clock) {
 				continue
 			}
 			since := ""
-			if now, ok := timeOf(e.steps); ok {
-				since = c.advance(now)
+			if o := lastSeen(e.steps); o != nil {
+				since = c.since(o)
 			}
 			p.entry(d.compared, since, e)
 		}
@@ -64,7 +64,21 @@ func placesOf(d way) []string {
 // clock turns times into differences. An answer may leave before the request's
 // last step is over, the return of its memory: a step that began before the one
 // shown last counts from the latest that began before it.
-type clock struct{ shown []int64 }
+type clock struct {
+	shown []int64
+	on    string // whose clock they are of
+}
+
+// since is advance for a hop. Between two hosts' clocks there is no difference that
+// says how long a packet took: after a change of clocks it is empty.
+func (c *clock) since(o *trace.Hop) string {
+	if changed := o.Clock != c.on && len(c.shown) > 0; changed {
+		c.on, c.shown = o.Clock, []int64{o.TimeNs}
+		return ""
+	}
+	c.on = o.Clock
+	return c.advance(o.TimeNs)
+}
 
 func (c *clock) advance(now int64) string {
 	before, found := int64(0), false
@@ -80,14 +94,14 @@ func (c *clock) advance(now int64) string {
 	return "+" + micros(now-before)
 }
 
-// timeOf is when the last observed one of steps was.
-func timeOf(steps []step) (int64, bool) {
+// lastSeen is the last observed one of steps, which tells their time; nil if none is.
+func lastSeen(steps []step) *trace.Hop {
 	for i := len(steps) - 1; i >= 0; i-- {
 		if o := steps[i].obs; o != nil {
-			return o.TimeNs, true
+			return o
 		}
 	}
-	return 0, false
+	return nil
 }
 
 func wayHeading(p *pen, d way) {

@@ -17,8 +17,8 @@ func explainWay(p *pen, d way, c *clock) {
 		for _, s := range g.steps {
 			n++
 			since := ""
-			if now, ok := timeOf([]step{s}); ok {
-				since = c.advance(now)
+			if o := lastSeen([]step{s}); o != nil {
+				since = c.since(o)
 			}
 			p.explained(d.compared, n, since, s)
 			p.because(s, told)

@@ -28,6 +28,9 @@ func (a *arrivals) arrive(b []byte, d *datagrams, now time.Time) {
 	if !ok {
 		return
 	}
+	if d.w.start.IsZero() { // the sender's clock is another's: its first datagram tells
+		d.w = d.opens(now.Add(-sent))
+	}
 	if d.w.counts(now) {
 		a.inWindow++
 	}

@@ -27,13 +27,18 @@ var (
 // more than the network.
 func httpRequests(ctx context.Context, j Job) (Figures, error) {
 	request := fmt.Appendf(nil, "GET /bytes?n=%d HTTP/1.1\r\nHost: %s\r\n\r\n", j.Size, j.target(j.Port).Addr())
-	answer := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n", j.Size)
-	answer = append(answer, make([]byte, j.Size)...)
 	return overConnections(ctx, j,
 		func(s socket) requester {
 			return &httpClient{s: s, request: request, size: j.Size, buf: make([]byte, maxHead)}
 		},
-		func(ctx context.Context, s socket) error { return serveHTTP(ctx, s, answer) })
+		servingHTTP(j))
+}
+
+// servingHTTP is the server's end of one connection.
+func servingHTTP(j Job) func(context.Context, socket) error {
+	answer := fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n", j.Size)
+	answer = append(answer, make([]byte, j.Size)...)
+	return func(ctx context.Context, s socket) error { return serveHTTP(ctx, s, answer) }
 }
 
 // serveHTTP answers each request on a connection alike.

@@ -28,7 +28,7 @@ func TestIperf3(t *testing.T) {
 		return f
 	}
 	f := run(Job{Workload: TCPStream, Streams: 2, WarmUp: time.Second})
-	near(t, f, Throughput, wire*8*1448.0/1514, 0.1)
+	mayCarry(t, f, wire)
 	if f[Fairness] <= 0.5 || f[Fairness] > 1 {
 		t.Errorf("fairness %v", f[Fairness])
 	}

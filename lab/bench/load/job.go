@@ -109,11 +109,14 @@ func (j Job) checkPlaces() error {
 		return errors.New("the job has no client or no server")
 	case j.Client.Addr.IsValid() && !j.Client.Addr.Is4(), !j.Server.Addr.Is4(), j.To.IsValid() && !j.To.Addr().Is4():
 		return errors.New("only IPv4 addresses can be measured")
-	case j.Port == 0 && (j.To.IsValid() || j.Served):
+	case j.Port == 0 && (j.To.IsValid() || j.Served || j.Far):
 		return errors.New("the server's port is not given")
 	}
 	return nil
 }
+
+// alone reports whether only the client's end is run here.
+func (j Job) alone() bool { return j.Served || j.Far }
 
 // target is where the client connects when the server listens at a port.
 func (j Job) target(port uint16) netip.AddrPort {
@@ -127,10 +130,15 @@ func (j Job) target(port uint16) netip.AddrPort {
 type window struct{ start, from, until time.Time }
 
 // open lets the window of a job begin now.
-func (j Job) open() window {
-	now := time.Now()
-	return window{now, now.Add(j.WarmUp), now.Add(j.WarmUp + j.Duration)}
+func (j Job) open() window { return j.openAt(time.Now()) }
+
+// openAt lets the window of a job begin at a time.
+func (j Job) openAt(start time.Time) window {
+	return window{start, start.Add(j.WarmUp), start.Add(j.WarmUp + j.Duration)}
 }
+
+// most is how long a job may take in all.
+func (j Job) most() time.Duration { return connectTimeout + j.WarmUp + j.Duration + 2*drainTimeout }
 
 // counts reports whether a time lies in the part of the window that counts.
 func (w window) counts(t time.Time) bool { return !t.Before(w.from) && t.Before(w.until) }

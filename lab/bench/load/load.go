@@ -42,7 +42,12 @@ type Job struct {
 	Port uint16
 	// Served: at the server's port somebody answers already, such as the lab's
 	// own echo servers, and only the client is run. For requests, not streams.
-	Served   bool
+	Served bool
+	// Far: the server's end is run by a [Server] of ours elsewhere, and this is the
+	// client's; set by [Ask]. Run then marks the datagrams, which the server has to
+	// know.
+	Far      bool
+	Run      uint16
 	Duration time.Duration
 	WarmUp   time.Duration // traffic before, which is not counted
 	Streams  int           // parallel connections; 0 is 1

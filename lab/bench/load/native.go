@@ -33,7 +33,7 @@ func (Native) Run(ctx context.Context, j Job) (Figures, error) {
 	p, err := j.prepared()
 	if err == nil {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, connectTimeout+p.WarmUp+p.Duration+2*drainTimeout)
+		ctx, cancel = context.WithTimeout(ctx, p.most())
 		defer cancel()
 		var f Figures
 		if f, err = run(ctx, p); err == nil {

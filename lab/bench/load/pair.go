@@ -22,7 +22,7 @@ func connect(ctx context.Context, j Job) (pairs []pair, err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	l, port := socket(-1), j.Port
-	if !j.Served {
+	if !j.alone() {
 		if l, port, err = listen(j, unix.SOCK_STREAM); err != nil {
 			return nil, err
 		}
@@ -40,7 +40,7 @@ func connect(ctx context.Context, j Job) (pairs []pair, err error) {
 			p.client.close()
 			return pairs, fmt.Errorf("at %s: %w", j.Client.Label, err)
 		}
-		if !j.Served {
+		if !j.alone() {
 			if p.server, err = l.await(ctx); err != nil {
 				p.client.close()
 				return pairs, fmt.Errorf("accept at %s what %s connected to %s: %w", j.Server.Label, j.Client.Label, j.target(port), err)

@@ -28,7 +28,7 @@ func tcpConnects(ctx context.Context, j Job) (Figures, error) {
 	defer stop()
 	answering, serving := errgroup.WithContext(serving)
 	port := j.Port
-	if !j.Served {
+	if !j.alone() {
 		l, at, err := listen(j, unix.SOCK_STREAM)
 		if err != nil {
 			return nil, err

@@ -15,7 +15,12 @@ import (
 func tcpRequests(ctx context.Context, j Job) (Figures, error) {
 	return overConnections(ctx, j,
 		func(s socket) requester { return &tcpClient{s, j.Client, make([]byte, j.Size), make([]byte, j.Size)} },
-		func(ctx context.Context, s socket) error { return echo(ctx, s, make([]byte, j.Size)) })
+		echoing(j))
+}
+
+// echoing is the server's end of one connection of such requests.
+func echoing(j Job) func(context.Context, socket) error {
+	return func(ctx context.Context, s socket) error { return echo(ctx, s, make([]byte, j.Size)) }
 }
 
 // overConnections asks over a job's connections.

@@ -18,7 +18,7 @@ const patience = time.Second
 func udpRequests(ctx context.Context, j Job) (Figures, error) {
 	port := j.Port
 	var servers []func(context.Context) error
-	if !j.Served {
+	if !j.alone() {
 		s, at, err := listen(j, unix.SOCK_DGRAM)
 		if err != nil {
 			return nil, err

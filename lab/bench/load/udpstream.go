@@ -27,51 +27,76 @@ func udpPackets(ctx context.Context, j Job) (Figures, error) { return udpStream(
 // udpStream sends datagrams, at a rate or as fast as it goes, and looks at what
 // arrives.
 func udpStream(ctx context.Context, j Job) (Figures, error) {
-	server, port, err := listen(j, unix.SOCK_DGRAM)
+	server, port, err := listenDatagrams(j)
 	if err != nil {
 		return nil, err
 	}
 	defer server.close()
-	if err := unix.SetsockoptInt(int(server), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer); err != nil {
-		return nil, fmt.Errorf("enlarge receive buffer at %s: %w", j.Server.Label, err)
-	}
-	client, err := dial(ctx, j, unix.SOCK_DGRAM, j.target(port))
+	client, mtu, err := dialDatagrams(ctx, &j, port)
 	if err != nil {
 		return nil, err
 	}
 	defer client.close()
-	if err := unix.SetsockoptInt(int(client), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer); err != nil {
-		return nil, fmt.Errorf("enlarge send buffer at %s: %w", j.Client.Label, err)
+	d := newDatagrams(j, uint16(rand.Uint32()))
+	if err := d.exchange(ctx, j, client, server); err != nil {
+		return nil, err
 	}
-	mtu, err := unix.GetsockoptInt(int(client), unix.IPPROTO_IP, unix.IP_MTU)
+	drops, err := server.drops()
 	if err != nil {
-		return nil, fmt.Errorf("read path MTU from %s to %s: %w", j.Client.Label, j.target(port), err)
+		return nil, err
+	}
+	return d.figures(j, drops, mtu)
+}
+
+// listenDatagrams opens the server's socket.
+func listenDatagrams(j Job) (socket, uint16, error) {
+	s, port, err := listen(j, unix.SOCK_DGRAM)
+	if err != nil {
+		return -1, 0, err
+	}
+	if err := s.buffer(unix.SO_RCVBUFFORCE, receiveBuffer); err != nil {
+		s.close()
+		return -1, 0, fmt.Errorf("at %s: %w", j.Server.Label, err)
+	}
+	return s, port, nil
+}
+
+// dialDatagrams opens the client's socket, reads the path's MTU, and makes the
+// datagrams as large as that lets them be, unless the job says.
+func dialDatagrams(ctx context.Context, j *Job, port uint16) (s socket, mtu int, err error) {
+	if s, err = dial(ctx, *j, unix.SOCK_DGRAM, j.target(port)); err != nil {
+		return -1, 0, err
+	}
+	if err = s.buffer(unix.SO_SNDBUFFORCE, sendBuffer); err != nil {
+		s.close()
+		return -1, 0, fmt.Errorf("at %s: %w", j.Client.Label, err)
+	}
+	if mtu, err = unix.GetsockoptInt(int(s), unix.IPPROTO_IP, unix.IP_MTU); err != nil {
+		s.close()
+		return -1, 0, fmt.Errorf("read path MTU from %s to %s: %w", j.Client.Label, j.target(port), err)
 	}
 	if j.Size == 0 {
 		j.Size = min(mtu, maxDatagram) - ipHeader - udpHeader
 	}
-	d := &datagrams{run: uint16(rand.Uint32()), size: j.Size, w: j.open()}
-	d.pace = paceOf(d.w.start, j.Rate/8/float64(j.Size))
-	if err := d.exchange(ctx, j, client, server); err != nil {
-		return nil, err
-	}
-	f, err := d.figures(j)
-	if err != nil {
-		return nil, err
-	}
-	drops, err := server.drops()
-	f[ReceiverDrops], f[PathMTU] = float64(drops), float64(mtu)
-	return f, err
+	return s, mtu, nil
 }
 
 // datagrams is one stream of them.
 type datagrams struct {
-	run  uint16
-	size int
-	w    window
-	pace pace
-	sent int64 // in the window
+	run   uint16
+	size  int
+	w     window
+	opens func(start time.Time) window // of a receiver whose window begins with the first
+	pace  pace
+	sent  int64 // in the window
 	arrivals
+}
+
+// newDatagrams is a job's stream, whose window begins now.
+func newDatagrams(j Job, run uint16) *datagrams {
+	d := &datagrams{run: run, size: j.Size, w: j.open()}
+	d.pace = paceOf(d.w.start, j.Rate/8/float64(j.Size))
+	return d
 }
 
 func (d *datagrams) exchange(ctx context.Context, j Job, client, server socket) error {
@@ -79,18 +104,24 @@ func (d *datagrams) exchange(ctx context.Context, j Job, client, server socket) 
 	sent := make(chan struct{})
 	group.Go(func() error {
 		defer close(sent)
-		if err := punctual(j.Client, func() error { return d.send(ctx, client) }); err != nil {
-			return fmt.Errorf("send from %s: %w", j.Client.Label, err)
-		}
-		return nil
+		return d.sendFrom(ctx, j, client)
 	})
-	group.Go(func() error {
-		if err := d.receive(ctx, server, sent); err != nil {
-			return fmt.Errorf("receive at %s: %w", j.Server.Label, err)
-		}
-		return nil
-	})
+	group.Go(func() error { return d.receiveAt(ctx, j, server, sent) })
 	return group.Wait()
+}
+
+func (d *datagrams) sendFrom(ctx context.Context, j Job, client socket) error {
+	if err := punctual(j.Client, func() error { return d.send(ctx, client) }); err != nil {
+		return fmt.Errorf("send from %s: %w", j.Client.Label, err)
+	}
+	return nil
+}
+
+func (d *datagrams) receiveAt(ctx context.Context, j Job, server socket, sent <-chan struct{}) error {
+	if err := d.receive(ctx, server, sent); err != nil {
+		return fmt.Errorf("receive at %s: %w", j.Server.Label, err)
+	}
+	return nil
 }
 
 // send sends until the window closes.
@@ -150,7 +181,6 @@ func sendAll(ctx context.Context, b *batch, to socket, n int) error {
 // sender's end; no longer than drainTimeout, if a deep queue is on the way.
 func (d *datagrams) receive(ctx context.Context, from socket, sent <-chan struct{}) error {
 	b := newBatch(d.size, false)
-	end := d.w.until.Add(drainTimeout)
 	for {
 		over := closed(sent) // before the silence begins
 		n, err := b.receive(from)
@@ -164,7 +194,7 @@ func (d *datagrams) receive(ctx context.Context, from socket, sent <-chan struct
 		for i := range n {
 			d.arrive(b.received(i), d, now)
 		}
-		if over && (n == 0 || now.After(end)) {
+		if over && (n == 0 || now.After(d.w.until.Add(drainTimeout))) {
 			return nil
 		}
 	}
@@ -179,18 +209,21 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-// figures puts both ends together.
-func (d *datagrams) figures(j Job) (Figures, error) {
+// figures puts both ends together, with what found the receiver's socket full and
+// the path's MTU.
+func (d *datagrams) figures(j Job, drops uint32, mtu int) (Figures, error) {
 	if d.got == 0 {
 		return nil, fmt.Errorf("nothing arrived at %s in %v", j.Server.Label, j.Duration)
 	}
 	seconds := j.Duration.Seconds()
 	f := Figures{
-		PacketsSent: float64(d.sent) / seconds,
-		PacketRate:  float64(d.inWindow) / seconds,
-		Loss:        1 - float64(d.got)/float64(d.sent),
-		Reordered:   float64(d.reordered) / float64(d.got),
-		Duplicates:  float64(d.duplicates),
+		PacketsSent:   float64(d.sent) / seconds,
+		PacketRate:    float64(d.inWindow) / seconds,
+		Loss:          1 - float64(d.got)/float64(d.sent),
+		Reordered:     float64(d.reordered) / float64(d.got),
+		Duplicates:    float64(d.duplicates),
+		ReceiverDrops: float64(drops),
+		PathMTU:       float64(mtu),
 	}
 	if j.Workload == UDPStream {
 		f[Offered] = f[PacketsSent] * float64(d.size) * 8

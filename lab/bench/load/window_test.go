@@ -29,7 +29,7 @@ func TestBufferBoundsWhatIsUnderWay(t *testing.T) {
 	for {
 		select {
 		case f := <-done:
-			near(t, f, Throughput, 5_000_000*8*1448.0/1514, 0.1) // enough for the wire
+			mayCarry(t, f, 5_000_000)
 			// A window is at most the buffer that the kernel made, twice what was asked
 			// for; all of it waits, with a header for each segment of 1448 bytes. Without
 			// a bound it would be megabytes.

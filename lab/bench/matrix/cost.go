@@ -8,9 +8,9 @@ import (
 	"slipway/lab/bench/load"
 )
 
-// cost adds what a measurement cost to its figures. Costs are of the whole
+// WithCost adds what a measurement cost to its figures. Costs are of the whole
 // measurement, so they are divided by what went over during the warm-up, too.
-func cost(f load.Figures, c load.Cost, j load.Job) {
+func WithCost(f load.Figures, c load.Cost, j load.Job) {
 	carried := (j.WarmUp + j.Duration).Seconds()
 	costs := c.Figures(f[load.Throughput]/8*carried, f[load.Rate]*carried)
 	for _, whole := range []string{load.CPU, load.SoftIRQ, load.DaemonCPU, load.ContextSwitches} {

@@ -40,7 +40,7 @@ func TestCostsAreShares(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cost(c.f, used, c.job)
+			WithCost(c.f, used, c.job)
 			for _, counts := range []string{load.DeviceDrops, load.ConntrackEntries} {
 				if v := c.f[counts]; v != 0 {
 					t.Errorf("%s is %g", counts, v)

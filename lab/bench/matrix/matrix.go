@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"slipway/lab/bench/load"
+	"slipway/lab/bench/report"
 )
 
 // The paths between two ends.
@@ -105,6 +106,25 @@ type Options struct {
 	// Before are the machine's facts from before the beds were made, which loads
 	// it; the zero value stands for those at the start of the run.
 	Before Machine
+	// Round, if there is one, measures a whole round elsewhere in place of Runner,
+	// case after case in the order asked for, and answers in that order; step is
+	// called after each. An error ends the run.
+	Round func(ctx context.Context, round int, asked []Asked, step func()) ([]Answer, error)
+	// Describe, if it is there, corrects the conditions before anything is concluded
+	// from them: those of a round that was measured elsewhere.
+	Describe func(*report.Report)
 	// CPUTimes replaces [ReadCPUTimes].
 	CPUTimes func() (CPUTimes, error)
+}
+
+// Asked is one measurement of a round that is made elsewhere.
+type Asked struct {
+	Case
+	Bed string
+}
+
+// Answer is what came of it.
+type Answer struct {
+	Figures load.Figures
+	Err     error
 }

@@ -93,14 +93,8 @@ func (r *run) eachBed(ctx context.Context, round, at int, w *row, out []load.Fig
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil {
-			err = fmt.Errorf("%s: %w", c.bed.Name(), err)
-			if c.errs++; c.errs == maxFailures {
-				return err
-			}
-			r.failures = append(r.failures, err.Error())
-		} else {
-			c.errs = 0
+		if err := r.fails(c, err); err != nil {
+			return err
 		}
 		out[i] = f
 		r.Progress.Step()
@@ -109,6 +103,51 @@ func (r *run) eachBed(ctx context.Context, round, at int, w *row, out []load.Fig
 }
 
 // measure runs a case once in a bed, and adds what it cost.
+// fails counts a measurement that failed, or did not: one bed that keeps failing at
+// a case ends the run.
+func (r *run) fails(c *cell, err error) error {
+	if err == nil {
+		c.errs = 0
+		return nil
+	}
+	err = fmt.Errorf("%s: %w", c.bed.Name(), err)
+	if c.errs++; c.errs == maxFailures {
+		return err
+	}
+	r.failures = append(r.failures, err.Error())
+	return nil
+}
+
+// remote has a whole round measured elsewhere.
+func (r *run) remote(ctx context.Context, round int, due []*row) ([][]load.Figures, error) {
+	var asked []Asked
+	for _, w := range due {
+		for _, c := range w.cells {
+			asked = append(asked, Asked{Case: w.Case, Bed: c.bed.Name()})
+		}
+	}
+	begun := time.Now()
+	answers, err := r.Round(ctx, round, asked, r.Progress.Step)
+	if err != nil {
+		return nil, err
+	}
+	if len(answers) != len(asked) {
+		return nil, fmt.Errorf("%d measurements were asked for, and there are %d", len(asked), len(answers))
+	}
+	each := time.Since(begun) / time.Duration(len(asked))
+	out := make([][]load.Figures, len(due))
+	for i, w := range due {
+		w.took = time.Duration(len(w.cells)) * each
+		for _, c := range w.cells {
+			if err := r.fails(c, answers[0].Err); err != nil {
+				return nil, err
+			}
+			out[i], answers = append(out[i], answers[0].Figures), answers[1:]
+		}
+	}
+	return out, nil
+}
+
 func (r *run) measure(ctx context.Context, c Case, at *cell) (load.Figures, error) {
 	j := c.Job
 	j.Client, j.Server, j.To, j.Port = at.ends.Client, at.ends.Server, at.ends.To, at.ends.Port
@@ -125,7 +164,7 @@ func (r *run) measure(ctx context.Context, c Case, at *cell) (load.Figures, erro
 	if err != nil {
 		return nil, err
 	}
-	cost(f, after.Since(before), j)
+	WithCost(f, after.Since(before), j)
 	return f, nil
 }
 

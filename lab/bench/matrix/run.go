@@ -238,17 +238,29 @@ func (r *run) round(ctx context.Context, round int, due []*row) error {
 		steps += len(w.cells)
 	}
 	r.Progress.Phase(r.heading(round, due), steps)
-	figures := make([][]load.Figures, len(due))
-	for i, w := range due {
-		var err error
-		if figures[i], err = r.measureRow(ctx, round, i, w); err != nil {
-			return err
-		}
+	figures, err := r.eachRow(ctx, round, due)
+	if err != nil {
+		return err
 	}
 	for i, w := range due {
 		w.add(figures[i])
 	}
 	return nil
+}
+
+// eachRow measures the rows one after the other, or has that done elsewhere.
+func (r *run) eachRow(ctx context.Context, round int, due []*row) ([][]load.Figures, error) {
+	if r.Round != nil {
+		return r.remote(ctx, round, due)
+	}
+	figures := make([][]load.Figures, len(due))
+	for i, w := range due {
+		var err error
+		if figures[i], err = r.measureRow(ctx, round, i, w); err != nil {
+			return nil, err
+		}
+	}
+	return figures, nil
 }
 
 // heading says which round begins and how long the rest takes, this one included.
@@ -294,6 +306,9 @@ func (r *run) finish(before, after CPUTimes, partial bool) {
 	r.report.Conditions = report.Conditions{
 		Slipway: r.Version, Host: host, Kernel: m.Kernel + " " + m.Arch, CPU: m.CPU, CPUs: m.CPUs, MemoryByte: m.Memory,
 		Started: r.report.Started, LoadBefore: m.Load, StealPercent: 100 * steal, IdlePercent: 100 * idle, Generator: r.Generator,
+	}
+	if r.Describe != nil {
+		r.Describe(r.report)
 	}
 	r.doubts()
 	r.report.Conclude(r.Control)

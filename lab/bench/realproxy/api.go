@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
@@ -44,11 +45,10 @@ type kind struct {
 	events  []event // everything that changed since the start
 }
 
-// event is a change as a watch has it.
+// event is a change of an object: no before if it is new, no after if it is gone.
 type event struct {
-	version int
-	what    string // ADDED | MODIFIED
-	object  Object
+	version       int
+	before, after Object
 }
 
 func kinds() []*kind {
@@ -107,7 +107,8 @@ func (a *API) URL() string { return "http://" + a.listener.Addr().String() }
 // Close ends the server and all watches.
 func (a *API) Close() error { return a.server.Close() }
 
-// Put adds an object, or replaces the one of its name; watchers are told.
+// Put adds an object, or replaces the one of its name; watchers are told. The
+// object is the API server's from then on.
 func (a *API) Put(o Object) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -115,23 +116,78 @@ func (a *API) Put(o Object) error {
 	if err != nil {
 		return err
 	}
-	a.version++
-	o.SetResourceVersion(strconv.Itoa(a.version))
 	if a.listener == nil { // nobody watches yet, and no two have one name
+		a.version++
+		o.SetResourceVersion(strconv.Itoa(a.version))
 		k.objects = append(k.objects, o)
 		return nil
 	}
-	e := event{version: a.version, what: "ADDED", object: o}
-	i := slices.IndexFunc(k.objects, func(x Object) bool { return x.GetName() == o.GetName() && x.GetNamespace() == o.GetNamespace() })
-	if i < 0 {
+	a.put(k, o)
+	a.tell()
+	return nil
+}
+
+// Replace makes these the services and endpoint slices, in one change: those of
+// the same name that differ are replaced in the given order, all others go.
+func (a *API) Replace(objects []Object) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, k := range a.kinds {
+		if k.name == "Service" || k.name == "EndpointSlice" {
+			for _, o := range slices.Clone(k.objects) {
+				if index(objects, o) < 0 {
+					a.remove(k, o)
+				}
+			}
+		}
+	}
+	for _, o := range objects {
+		k, err := a.kindOf(o)
+		if err != nil {
+			return err
+		}
+		if i := index(k.objects, o); i >= 0 {
+			o.SetResourceVersion(k.objects[i].GetResourceVersion())
+			if equality.Semantic.DeepEqual(k.objects[i], o) {
+				continue
+			}
+		}
+		a.put(k, o)
+	}
+	a.tell()
+	return nil
+}
+
+// index finds the object of the same kind and name; -1 if there is none.
+func index(objects []Object, o Object) int {
+	return slices.IndexFunc(objects, func(x Object) bool {
+		return x.GetName() == o.GetName() && x.GetNamespace() == o.GetNamespace() &&
+			x.GetObjectKind().GroupVersionKind() == o.GetObjectKind().GroupVersionKind()
+	})
+}
+
+func (a *API) put(k *kind, o Object) {
+	a.version++
+	o.SetResourceVersion(strconv.Itoa(a.version))
+	e := event{version: a.version, after: o}
+	if i := index(k.objects, o); i < 0 {
 		k.objects = append(k.objects, o)
 	} else {
-		e.what, k.objects[i] = "MODIFIED", o
+		e.before, k.objects[i] = k.objects[i], o
 	}
 	k.events = append(k.events, e)
+}
+
+func (a *API) remove(k *kind, o Object) {
+	a.version++
+	k.objects = slices.Delete(k.objects, index(k.objects, o), index(k.objects, o)+1)
+	k.events = append(k.events, event{version: a.version, before: o})
+}
+
+// tell wakes the watchers.
+func (a *API) tell() {
 	close(a.changed)
 	a.changed = make(chan struct{})
-	return nil
 }
 
 func (a *API) kindOf(o Object) (*kind, error) {

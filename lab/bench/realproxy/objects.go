@@ -44,7 +44,7 @@ func Objects(s topology.Snapshot) []Object {
 func node(n topology.NodeState) *corev1.Node {
 	out := &corev1.Node{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Node"},
-		ObjectMeta: metav1.ObjectMeta{Name: n.Name},
+		ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: n.Labels},
 	}
 	if n.PodCIDR.IsValid() {
 		out.Spec.PodCIDR, out.Spec.PodCIDRs = n.PodCIDR.String(), []string{n.PodCIDR.String()}
@@ -59,6 +59,9 @@ func service(s *topology.Service) *corev1.Service {
 	out := &corev1.Service{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name},
+	}
+	if s.ProxyName != "" {
+		out.Labels = map[string]string{"service.kubernetes.io/service-proxy-name": s.ProxyName}
 	}
 	spec := &out.Spec
 	*spec = corev1.ServiceSpec{
@@ -155,6 +158,15 @@ func endpoint(e topology.Endpoint) discoveryv1.Endpoint {
 	}
 	if e.Node != "" {
 		out.NodeName = new(e.Node)
+	}
+	if len(e.ForZones)+len(e.ForNodes) > 0 {
+		out.Hints = &discoveryv1.EndpointHints{}
+		for _, z := range e.ForZones {
+			out.Hints.ForZones = append(out.Hints.ForZones, discoveryv1.ForZone{Name: z})
+		}
+		for _, n := range e.ForNodes {
+			out.Hints.ForNodes = append(out.Hints.ForNodes, discoveryv1.ForNode{Name: n})
+		}
 	}
 	return out
 }

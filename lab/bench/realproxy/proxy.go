@@ -28,6 +28,9 @@ type Config struct {
 	// Options are the ones that can be configured; what kube-proxy finds out
 	// about its node (RandomFully, TCPBeLiberal, NFAcct), it does.
 	Options kubeproxy.Options
+	// MinSync is the least time between two syncs; zero is upstream's default of
+	// a second.
+	MinSync time.Duration
 }
 
 // Proxy is a running kube-proxy.
@@ -144,14 +147,14 @@ hostnameOverride: %q
 clientConnection: {kubeconfig: %q, contentType: %q}
 detectLocalMode: %q
 clusterCIDR: %q
-iptables: {masqueradeAll: %[7]t, masqueradeBit: %[8]d, localhostNodePorts: %[9]t}
-nftables: {masqueradeAll: %[7]t, masqueradeBit: %[8]d}
+iptables: {masqueradeAll: %[7]t, masqueradeBit: %[8]d, localhostNodePorts: %[9]t, minSyncPeriod: %[12]s}
+nftables: {masqueradeAll: %[7]t, masqueradeBit: %[8]d, minSyncPeriod: %[12]s}
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
 metricsBindAddress: %[10]q
 healthzBindAddress: "127.0.0.1:10256"
 nodePortAddresses: %[11]s
 `, c.Mode, c.Node, access, contentType, detect, cidr,
-		c.Options.MasqueradeAll, c.Options.MasqueradeBit, c.Options.LocalhostNodePorts, metricsAddress, addresses)
+		c.Options.MasqueradeAll, c.Options.MasqueradeBit, c.Options.LocalhostNodePorts, metricsAddress, addresses, c.MinSync)
 }
 
 // Next waits for the next sync that kube-proxy finishes; one that failed is an

@@ -59,8 +59,8 @@ func (a *API) watch(w http.ResponseWriter, r *http.Request, k *kind, want func(O
 		a.mu.Lock()
 		changed := a.changed
 		for _, e := range k.events {
-			if e.version > from && want(e.object) {
-				out.event(e.what, e.object)
+			if e.version > from {
+				out.change(e, want)
 			}
 		}
 		from = max(from, a.version)
@@ -99,6 +99,24 @@ type frames struct {
 	to     http.ResponseWriter
 	framed io.Writer
 	err    error
+}
+
+// change writes what an event is to a watch that wants some of the objects only.
+func (f *frames) change(e event, want func(Object) bool) {
+	was, is := e.before != nil && want(e.before), e.after != nil && want(e.after)
+	switch {
+	case was && is:
+		f.event("MODIFIED", e.after)
+	case is:
+		f.event("ADDED", e.after)
+	case was:
+		gone, ok := e.before.DeepCopyObject().(Object)
+		if !ok { // impossible: it was one
+			return
+		}
+		gone.SetResourceVersion(strconv.Itoa(e.version))
+		f.event("DELETED", gone)
+	}
 }
 
 func (f *frames) event(what string, o runtime.Object) {

@@ -258,6 +258,8 @@ func differing(a, b *Report) (out []string) {
 		}
 	}
 	ca, cb := a.Conditions, b.Conditions
+	note("the running lab", cmp.Or(ca.Lab, "none"), cmp.Or(cb.Lab, "none"))
+	note("the cluster", cmp.Or(ca.Cluster, "none"), cmp.Or(cb.Cluster, "none"))
 	note("the kernel", ca.Kernel, cb.Kernel)
 	note("the CPU", ca.CPU, cb.CPU)
 	note("the number of CPUs", ca.CPUs, cb.CPUs)

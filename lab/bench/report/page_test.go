@@ -1,9 +1,7 @@
 package report
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"math"
@@ -11,84 +9,22 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/network"
 	cdpage "github.com/chromedp/cdproto/page"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/google/go-cmp/cmp"
 
 	"slipway/internal/testnet"
+	"slipway/internal/testpage"
 )
 
 var pictures = flag.String("pictures", "", "write pictures of the page, light, dark and printed, to this directory")
 
-// browser is a headless Chromium, and what went wrong in it.
-type browser struct {
-	ctx context.Context
-	mu  sync.Mutex
-	bad []string
-}
-
-// openBrowser starts Chromium with a profile of its own and nothing that talks
-// to the network by itself.
-func openBrowser(t *testing.T) *browser {
-	t.Helper()
-	testnet.Need(t, testnet.Chromium)
-	opts := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath("chromium"), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-	)
-	alloc, stop := chromedp.NewExecAllocator(context.Background(), opts...)
-	t.Cleanup(stop)
-	ctx, closeTab := chromedp.NewContext(alloc)
-	t.Cleanup(func() {
-		_ = chromedp.Cancel(ctx) // waits until the browser has ended, so that its profile can go
-		closeTab()
-	})
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	t.Cleanup(cancel)
-	b := &browser{ctx: ctx}
-	if err := chromedp.Listen(ctx, b.listen); err != nil {
-		t.Fatal(err)
-	}
-	_, noNetwork := chromedp.Call(ctx, network.Enable, network.EnableParams{})
-	_, noLog := chromedp.Call(ctx, log.Enable, cdp.Empty{})
-	_, noRuntime := chromedp.Call(ctx, runtime.Enable, cdp.Empty{})
-	if err := errors.Join(noNetwork, noLog, noRuntime); err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// listen notes every error, message, dialog and request that the page makes.
-func (b *browser) listen(ev any) {
-	note := func(format string, args ...any) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.bad = append(b.bad, fmt.Sprintf(format, args...))
-	}
-	switch e := ev.(type) {
-	case *runtime.EventExceptionThrown:
-		note("exception: %s", e.ExceptionDetails.Text)
-	case *runtime.EventConsoleAPICalled:
-		note("console.%s", e.Type)
-	case *log.EventEntryAdded:
-		note("log: %s: %s", e.Entry.Level, e.Entry.Text)
-	case *cdpage.EventJavascriptDialogOpening:
-		note("dialog: %s", e.Message)
-	case *network.EventRequestWillBeSent:
-		if u := e.Request.URL; !strings.HasPrefix(u, "data:") && (!strings.HasPrefix(u, "file://") || e.Type != network.ResourceTypeDocument) {
-			note("request: %s", u)
-		}
-	}
-}
+// browser is a headless Chromium with the page in it.
+type browser struct{ *testpage.Browser }
 
 func (b *browser) open(t *testing.T, r *Report) {
 	t.Helper()
@@ -96,14 +32,14 @@ func (b *browser) open(t *testing.T, r *Report) {
 	if err := os.WriteFile(file, []byte(rendered(t, r, HTML)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := chromedp.Do(b.ctx, chromedp.EmulateViewport(1400, 1000), chromedp.Navigate("file://"+file)); err != nil {
+	if err := chromedp.Do(b.Ctx, chromedp.EmulateViewport(1400, 1000), chromedp.Navigate("file://"+file)); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func eval[T any](t *testing.T, b *browser, script string) T {
 	t.Helper()
-	v, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](script))
+	v, err := chromedp.Run(b.Ctx, chromedp.Evaluate[T](script))
 	if err != nil {
 		t.Fatalf("%s: %v", script, err)
 	}
@@ -113,26 +49,23 @@ func eval[T any](t *testing.T, b *browser, script string) T {
 func (b *browser) theme(t *testing.T, scheme string) {
 	t.Helper()
 	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}
-	if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, media); err != nil {
+	if _, err := chromedp.Call(b.Ctx, emulation.SetEmulatedMedia, media); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func (b *browser) clean(t *testing.T) {
 	t.Helper()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, s := range b.bad {
+	for _, s := range b.Bad() {
 		t.Error(s)
 	}
-	b.bad = nil
 }
 
 // TestPageInABrowser opens the page as a reader does: charts are there, dots
 // stand where their rounds are, both themes draw, the raw report can be read
 // back, markup in names stays text, and nothing is fetched or complained of.
 func TestPageInABrowser(t *testing.T) {
-	b := openBrowser(t)
+	b := &browser{testpage.Open(t)}
 	r := fixture()
 	r.Series[2].Variant = "<img src=x onerror=alert(1)>"
 	r.Warnings = append(r.Warnings, "</script><script>alert(2)</script>")
@@ -214,10 +147,10 @@ func (b *browser) dotsStand(t *testing.T) {
 // fit a sheet of A4: 180 mm are 680 pixels.
 func (b *browser) print(t *testing.T, name string) {
 	t.Helper()
-	if _, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"}); err != nil {
+	if _, err := chromedp.Call(b.Ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := chromedp.Do(b.ctx, chromedp.EmulateViewport(680, 1000)); err != nil {
+	if err := chromedp.Do(b.Ctx, chromedp.EmulateViewport(680, 1000)); err != nil {
 		t.Fatal(err)
 	}
 	eval[chromedp.Void](t, b, `dispatchEvent(new Event("beforeprint"))`)
@@ -227,7 +160,7 @@ func (b *browser) print(t *testing.T, name string) {
 	b.picture(t, name)
 	eval[chromedp.Void](t, b, `dispatchEvent(new Event("afterprint"))`)
 	b.theme(t, "dark")
-	pdf, err := chromedp.Call(b.ctx, cdpage.PrintToPDF, cdpage.PrintToPDFParams{})
+	pdf, err := chromedp.Call(b.Ctx, cdpage.PrintToPDF, cdpage.PrintToPDFParams{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,7 +179,7 @@ func (b *browser) picture(t *testing.T, name string) {
 	if *pictures == "" {
 		return
 	}
-	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+	png, err := chromedp.Run(b.Ctx, chromedp.CaptureScreenshot())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +191,7 @@ func (b *browser) picture(t *testing.T, name string) {
 // TestCurvesInABrowser: a sweep is lines whose points stand where they belong, a
 // key takes a line out, and a case that the summary names can be gone to.
 func TestCurvesInABrowser(t *testing.T) {
-	b := openBrowser(t)
+	b := &browser{testpage.Open(t)}
 	b.theme(t, "light")
 	b.open(t, curves())
 	testnet.Eventually(t, 10*time.Second, "the first charts", func() (bool, string) {
@@ -324,7 +257,7 @@ func big() *Report {
 
 // A page of the largest run draws what is in sight and no more.
 func TestBigPageInABrowser(t *testing.T) {
-	b := openBrowser(t)
+	b := &browser{testpage.Open(t)}
 	b.theme(t, "light")
 	b.open(t, big())
 	b.picture(t, "big")

@@ -29,7 +29,13 @@ type Report struct {
 
 // Conditions are the machine and what else it did.
 type Conditions struct {
-	Slipway    string    `json:"slipway"` // version
+	Slipway string `json:"slipway"` // version
+	// Lab is the running lab that was measured in; empty if the bench made its own.
+	Lab string `json:"lab,omitempty"`
+	// Cluster is the cluster whose pods measured; the machine's facts are then those
+	// of the client's node, and Nodes those of all that took part.
+	Cluster    string    `json:"cluster,omitempty"`
+	Nodes      []Node    `json:"nodes,omitempty"`
 	Host       string    `json:"host,omitempty"`
 	Kernel     string    `json:"kernel"`
 	CPU        string    `json:"cpu"`
@@ -42,6 +48,20 @@ type Conditions struct {
 	StealPercent float64 `json:"stealPercent"`
 	IdlePercent  float64 `json:"idlePercent"`
 	Generator    string  `json:"generator"` // slipway | iperf3 3.12
+}
+
+// Node is a node of a cluster that was measured.
+type Node struct {
+	Name         string  `json:"name"`
+	Kernel       string  `json:"kernel"`
+	CPU          string  `json:"cpu"`
+	CPUs         int     `json:"cpus"`
+	MemoryByte   int64   `json:"memoryBytes,omitempty"`
+	LoadBefore   float64 `json:"loadBefore"`
+	StealPercent float64 `json:"stealPercent"` // while it was measured
+	IdlePercent  float64 `json:"idlePercent"`
+	// Machine tells nodes on one machine: those of a lab.
+	Machine string `json:"machine,omitempty"`
 }
 
 // Plan is what was to be done, so that a run can be repeated.

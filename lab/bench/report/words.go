@@ -10,18 +10,28 @@ import (
 // pair is a fact: a name and what it is.
 type pair struct{ Name, Value string }
 
-// facts are the conditions in words.
+// facts are the conditions in words. A cluster's are those of its nodes.
 func (c Conditions) facts() []pair {
-	out := []pair{
-		{"program", c.Slipway}, {"generator", c.Generator}, {"host", c.Host}, {"CPU", fmt.Sprintf("%s × %d", c.CPU, c.CPUs)},
-		{"kernel", c.Kernel}, {"started", c.Started.UTC().Format("2006-01-02 15:04:05 UTC")},
+	out := []pair{{"running lab", c.Lab}, {"cluster", c.Cluster}, {"program", c.Slipway}, {"generator", c.Generator}}
+	started := pair{"started", c.Started.UTC().Format("2006-01-02 15:04:05 UTC")}
+	for _, n := range c.Nodes {
+		out = append(out, pair{"node " + n.Name, n.String()})
 	}
+	if len(c.Nodes) > 0 {
+		return told(append(out, started))
+	}
+	out = append(out, pair{"host", c.Host}, pair{"CPU", fmt.Sprintf("%s × %d", c.CPU, c.CPUs)}, pair{"kernel", c.Kernel}, started)
 	if c.MemoryByte > 0 {
 		out = append(out, pair{"memory", fmt.Sprintf("%.1f GiB", float64(c.MemoryByte)/(1<<30))})
 	}
 	out = append(out, pair{"load before", fmt.Sprintf("%.2f", c.LoadBefore)},
 		pair{"stolen meanwhile", fmt.Sprintf("%.1f %%", c.StealPercent)}, pair{"idle meanwhile", fmt.Sprintf("%.1f %%", c.IdlePercent)})
 	return told(out)
+}
+
+// String is a node in words.
+func (n Node) String() string {
+	return fmt.Sprintf("%s × %d, %s, load %.2f before, %.1f %% stolen and %.1f %% idle meanwhile", n.CPU, n.CPUs, n.Kernel, n.LoadBefore, n.StealPercent, n.IdlePercent)
 }
 
 // told leaves out facts that are not known.

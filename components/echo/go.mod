@@ -1,0 +1,3 @@
+module slipway/components/echo
+
+go 1.26.0

@@ -1,0 +1,3 @@
+module slipway/components/pause
+
+go 1.26.0

@@ -1,0 +1,2 @@
+// Package components tests labs whose components are the real ones.
+package components

@@ -1,0 +1,17 @@
+package conformance
+
+import (
+	"os"
+	"testing"
+
+	"slipway/e2e/program"
+)
+
+// statePrefix is followed by the test's process id. It is short, as paths of UNIX
+// sockets below it must fit 107 bytes (unix(7)).
+const statePrefix = "/run/slipway-cf-"
+
+// binary is the program under test.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(program.Main(m, statePrefix, &binary)) }

@@ -1,0 +1,2 @@
+// Package pages runs the commands that README and docs show.
+package pages
