@@ -82,15 +82,14 @@ func claimDir(lab string) error {
 		return &PathError{Path: s}
 	}
 	dir := filesOf(lab).dir
-	ours, err := isLabDir(dir)
-	if err == nil && !ours {
-		_, err = os.Stat(dir)
-		if err == nil {
-			return fmt.Errorf("lab %s: directory %s exists and is not a lab's: it is left alone (choose another name, or another %s)", lab, dir, StateDirEnv)
-		}
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	ours, err := isLabDir(dir) // looked at once: other commands make and remove it meanwhile
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
 		return fmt.Errorf("lab %s: %w", lab, err)
+	case !ours:
+		return fmt.Errorf("lab %s: directory %s exists and is not a lab's: it is left alone (choose another name, or another %s)", lab, dir, StateDirEnv)
 	}
 	return nil
 }

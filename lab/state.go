@@ -147,9 +147,11 @@ func Names() ([]string, error) {
 		if !e.IsDir() || CheckName(e.Name()) != nil {
 			continue
 		}
-		if ours, err := isLabDir(filesOf(e.Name()).dir); err != nil {
+		ours, err := isLabDir(filesOf(e.Name()).dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, fmt.Errorf("list labs: %w", err)
-		} else if ours {
+		}
+		if ours {
 			out = append(out, e.Name())
 		}
 	}
@@ -157,12 +159,9 @@ func Names() ([]string, error) {
 }
 
 // isLabDir tells a lab's directory from somebody else's: it has the lock file,
-// or nothing yet or any more.
+// or nothing yet or any more. A directory that is not there is [os.ErrNotExist].
 func isLabDir(dir string) (bool, error) {
 	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
 	if err != nil {
 		return false, err
 	}
