@@ -31,11 +31,11 @@ build: deps-labs ## build bin/slipway
 demo: build ## run the main job: five modes, traced and measured
 	$(SUDO) bin/slipway demo
 
-# Begun first: last, it would run alone for seven minutes.
-LONGEST := ./lab/scenario
+# Begun first: last, they would run alone for minutes.
+LONGEST := ./e2e/hosts ./lab/scenario
 
 test: deps ui-deps $(if $(CI),components-all) ## every test; those that need root run as root
-	$(SUDO) env PATH="$$PATH" HOME="$$HOME" LAB_REQUIRE="$(if $(CI),$(CI_REQUIRE),$(LAB_REQUIRE))" $(GO) test -count=1 -p 3 -timeout 25m $(LONGEST) ./...
+	$(SUDO) env PATH="$$PATH" HOME="$$HOME" LAB_REQUIRE="$(if $(CI),$(CI_REQUIRE),$(LAB_REQUIRE))" $(GO) test -count=1 -p 3 -timeout 35m $(LONGEST) ./...
 
 ui-deps: ## what tests the page, into ui/e2e/node_modules
 	@[ ui/e2e/node_modules/.package-lock.json -nt ui/e2e/package-lock.json ] || npm ci --prefix ui/e2e --no-audit --no-fund --ignore-scripts

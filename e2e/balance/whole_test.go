@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"slipway/e2e/program"
 	"slipway/installer/components"
 	"slipway/internal/testnet"
 	"slipway/lab"
@@ -47,14 +48,16 @@ func TestWhole(t *testing.T) {
 	if _, err := components.Lookup(t.Context(), "kubernetes"); err != nil {
 		testnet.Lacks(t, testnet.Kubernetes, err)
 	}
+	name := fmt.Sprintf("ba%d", os.Getpid())
+	content := []byte(strings.Replace(whole, "NAME", name, 1))
+	program.Room(t, content)
 	dir, err := os.MkdirTemp("/run", "slipway-ba")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	name := fmt.Sprintf("ba%d", os.Getpid())
 	file := filepath.Join(dir, "cluster.yaml")
-	if err := os.WriteFile(file, []byte(strings.Replace(whole, "NAME", name, 1)), 0o644); err != nil {
+	if err := os.WriteFile(file, content, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	binary := filepath.Join(dir, "slipway")

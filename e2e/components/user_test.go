@@ -43,12 +43,13 @@ func newUser(t *testing.T, file string) *user {
 			testnet.Lacks(t, c, err)
 		}
 	}
+	program.Room(t, named(file, "lab"))
 	u := &user{world: newWorld(t)}
 	u.file = filepath.Join(u.dir, "cluster.yaml")
-	if err := os.WriteFile(u.file, []byte(strings.ReplaceAll(file, "NAME", u.name)), 0o644); err != nil {
+	if err := os.WriteFile(u.file, named(file, u.name), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	u.up(t)
+	u.do(t, "up", "-f", u.file)
 	var err error
 	if u.api, err = kubeapi.Client(u.name); err != nil {
 		t.Fatal(err)
@@ -57,14 +58,6 @@ func newUser(t *testing.T, file string) *user {
 		u.nodes = append(u.nodes, n.Name)
 	}
 	return u
-}
-
-// up makes the lab, as soon as there is room for it.
-func (u *user) up(t *testing.T) {
-	t.Helper()
-	if out, code := program.WhenRoom(t, func() (string, int) { return u.slipway("up", "-f", u.file) }); code != 0 {
-		t.Fatalf("slipway up: %d\n%s", code, out)
-	}
 }
 
 // do runs a command of the program that has to succeed.

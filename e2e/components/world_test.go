@@ -70,13 +70,14 @@ func built(t *testing.T, needs ...string) {
 func newLab(t *testing.T, file string, needs ...string) *world {
 	t.Helper()
 	built(t, needs...)
+	program.Room(t, named(file, "lab"))
 	w := newWorld(t)
 	w.file = filepath.Join(w.dir, "cluster.yaml")
-	if err := os.WriteFile(w.file, []byte(strings.ReplaceAll(file, "NAME", w.name)), 0o600); err != nil {
+	if err := os.WriteFile(w.file, named(file, w.name), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	if out, code := program.WhenRoom(t, func() (string, int) { return w.slipway("up", "-f", w.file) }); code != 0 {
+	if out, code := w.slipway("up", "-f", w.file); code != 0 {
 		t.Fatalf("slipway up: %d\n%s", code, out)
 	}
 	t.Logf("up in %v", time.Since(begin))
@@ -86,6 +87,9 @@ func newLab(t *testing.T, file string, needs ...string) *world {
 	}
 	return w
 }
+
+// named is a cluster file with its name filled in.
+func named(file, name string) []byte { return []byte(strings.ReplaceAll(file, "NAME", name)) }
 
 // logs shows what a failed test's processes said last.
 func (w *world) logs() {

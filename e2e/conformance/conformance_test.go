@@ -118,18 +118,14 @@ type world struct {
 func (w *world) up(mode, archive string) {
 	w.Helper()
 	file := filepath.Join(w.dir, "cluster.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, cluster, w.name, mode), 0o600); err != nil {
+	content := fmt.Appendf(nil, cluster, w.name, mode)
+	if err := os.WriteFile(file, content, 0o600); err != nil {
 		w.Fatal(err)
 	}
+	program.Room(w, content)
 	began := time.Now()
-	var err error
 	var exit *exec.ExitError
-	out, _ := program.WhenRoom(w, func() (said string, code int) {
-		if said, err = w.slipway("up", "-f", file, "-q"); errors.As(err, &exit) {
-			code = exit.ExitCode()
-		}
-		return said, code
-	})
+	out, err := w.slipway("up", "-f", file, "-q")
 	if err != nil && errors.As(err, &exit) && exit.ExitCode() == exitMissing {
 		testnet.Lacks(w, testnet.Conformance, fmt.Errorf("up: %s", out))
 	}

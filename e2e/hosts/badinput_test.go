@@ -14,7 +14,7 @@ import (
 // any of them.
 func TestBadInput(t *testing.T) {
 	built(t)
-	r := Start(t, 3)
+	r := Start(t, 3, 0)
 	file := r.ClusterFile("flannel-vxlan")
 	bare := r.states(t)
 	t.Run("the way there", func(t *testing.T) { r.Use(t); r.badWays(t, file) })

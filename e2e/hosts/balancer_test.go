@@ -16,7 +16,7 @@ func TestBalancersBySSH(t *testing.T) {
 		t.Skipf("two balancers over SSH take minutes, and e2e/balance has them in a lab: %s=all (`make test-day-two`)", dayTwoEnv)
 	}
 	built(t)
-	r := Start(t, 3)
+	r := Start(t, 3, inotifyCluster)
 	const vip = "10.79.0.100"
 	const lb = "  controlPlane: {loadBalancer: {mode: external, software: haproxy, vip: " + vip + "}}\n"
 	file := r.WriteClusterFile("cluster.yaml", "flannel-vxlan", lb, "control-plane,etcd", "load-balancer", "load-balancer")

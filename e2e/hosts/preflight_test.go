@@ -49,7 +49,7 @@ var greeting = regexp.MustCompile(`^(file|sum) /run/motd`)
 // Machines are looked at by SSH, by somebody who becomes root with sudo; ports are
 // tried between them; and nothing of it stays.
 func TestPreflight(t *testing.T) {
-	r := Start(t, 3)
+	r := Start(t, 3, 0)
 	file := r.ClusterFile("flannel-vxlan")
 	bare := r.states(t)
 	t.Run("machines that will do", func(t *testing.T) {

@@ -32,7 +32,7 @@ func (r *Rig) chatter(t *testing.T) (stop func()) {
 // Real machines are captured on and traced through by SSH, by an agent that is
 // sent, and gone afterwards, however it ends.
 func TestCaptureAndTraceBySSH(t *testing.T) {
-	r := Start(t, 2)
+	r := Start(t, 2, 0)
 	file := r.ClusterFile("flannel-vxlan")
 	gone := func() {
 		t.Helper()

@@ -66,10 +66,20 @@ const (
 // network is the segment's: the operator is the first, machines follow from 11 on.
 var network = netip.MustParsePrefix("10.79.0.0/24")
 
-// Start boots n machines, host1 and so on, which end with the test.
-func Start(t testing.TB, n int) *Rig {
+// What machines take of the inotify instances that all tests share: each by itself,
+// as counted in /proc/PID/fd of Debian 12's systemd, journald, logind, udevd and D-Bus,
+// and the programs of a cluster of three ([kube.InotifyNeed]).
+const (
+	inotifyMachine = 7
+	inotifyCluster = 46
+)
+
+// Start boots n machines, host1 and so on, which end with the test. What will run
+// there takes some more inotify instances.
+func Start(t testing.TB, n, inotify int) *Rig {
 	t.Helper()
 	testnet.Need(t, testnet.Root, testnet.Nspawn)
+	testnet.Room(t, n*inotifyMachine+inotify)
 	lower, err := rootfs()
 	if err != nil {
 		testnet.Lacks(t, testnet.Nspawn, err)

@@ -54,7 +54,7 @@ func (r *Rig) ssh(m *Machine, user, command string) Output {
 func TestMachines(t *testing.T) {
 	before := boxState(t)
 	began := time.Now()
-	r := Start(t, 3)
+	r := Start(t, 3, 0)
 	t.Logf("three machines in %v", time.Since(began))
 	seen := map[string]string{}
 	for _, m := range r.Machines {
@@ -95,7 +95,7 @@ func TestMachines(t *testing.T) {
 // What a test leaves that is killed, the next one takes away.
 func TestSweep(t *testing.T) {
 	if os.Getenv(victimEnv) != "" {
-		r := Start(t, 1)
+		r := Start(t, 1, 0)
 		if err := os.WriteFile(os.Getenv(victimEnv), []byte(r.dir), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package installer
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -65,5 +66,23 @@ func TestLight(t *testing.T) {
 				return strings.Contains(out, "default/web"), out
 			})
 		}
+	})
+	t.Run("what failed for long comes back when it can", func(t *testing.T) {
+		const conf = "/etc/kubernetes/kube-proxy.yaml"
+		if out, code := n.Sh("mv " + conf + " /tmp && systemctl restart kube-proxy"); code != 0 {
+			t.Fatal(out)
+		}
+		testnet.Eventually(t, time.Minute, "more starts than systemd's own limit, 5 in 10 s", func() (bool, string) {
+			out, _ := n.Sh("systemctl show kube-proxy -p NRestarts --value")
+			starts, err := strconv.Atoi(strings.TrimSpace(out))
+			return err == nil && starts > 6, out
+		})
+		if out, code := n.Sh("mv /tmp/kube-proxy.yaml " + conf); code != 0 {
+			t.Fatal(out)
+		}
+		testnet.Eventually(t, time.Minute, "kube-proxy is healthy", func() (bool, string) {
+			out, code := n.Sh("curl -sSf http://127.0.0.1:10256/healthz")
+			return code == 0, out
+		})
 	})
 }

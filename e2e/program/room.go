@@ -1,25 +1,20 @@
 package program
 
 import (
-	"strings"
 	"testing"
-	"time"
 
 	"slipway/internal/testnet"
+	"slipway/lab/kube"
+	"slipway/topology"
 )
 
-// roomPatience is longer than another package's tests keep their labs.
-const roomPatience = 20 * time.Minute
-
-// WhenRoom runs a command that makes a lab until there is room for one, and
-// returns how it ended then. The kernel's inotify instances are for all labs of
-// the machine together: those of other packages' tests, which may run at the same
-// time, are waited for.
-func WhenRoom(t testing.TB, run func() (out string, code int)) (out string, code int) {
+// Room waits until the machine has room for the programs of a cluster file's lab,
+// and keeps it until the test ends. A test calls it before what takes the lab down.
+func Room(t testing.TB, file []byte) {
 	t.Helper()
-	testnet.Eventually(t, roomPatience, "room for a lab", func() (bool, string) {
-		out, code = run()
-		return code == 0 || !strings.Contains(out, "inotify instances"), out
-	})
-	return out, code
+	c, diags := topology.Parse("cluster.yaml", file)
+	if len(diags) > 0 {
+		t.Fatal(diags)
+	}
+	testnet.Room(t, kube.InotifyNeed(c))
 }

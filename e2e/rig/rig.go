@@ -17,6 +17,7 @@ import (
 	"slipway/installer/pki"
 	"slipway/internal/digest"
 	"slipway/internal/testnet"
+	"slipway/lab/kube"
 	"slipway/topology"
 )
 
@@ -44,6 +45,7 @@ func New(t testing.TB, spec string, programs map[string]installer.Blob) *Rig {
 	if len(diags) > 0 {
 		t.Fatal(diags)
 	}
+	testnet.Room(t, kube.InotifyNeed(c))
 	snap, _, err := topology.Allocate(c, &topology.Objects{}, nil)
 	if err != nil {
 		t.Fatal(err)

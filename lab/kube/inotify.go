@@ -49,13 +49,14 @@ func checkInotify(c *topology.Cluster) error {
 	if err != nil {
 		return err
 	}
-	if need := inotifyNeed(c); used+need > limit {
+	if need := InotifyNeed(c); used+need > limit {
 		return &InotifyError{Limit: limit, Used: used, Need: need}
 	}
 	return nil
 }
 
-func inotifyNeed(c *topology.Cluster) (need int) {
+// InotifyNeed is how many inotify instances the programs of a cluster take.
+func InotifyNeed(c *topology.Cluster) (need int) {
 	for _, n := range c.Spec.Nodes {
 		if n.HasRole(topology.RoleControlPlane) {
 			need += inotifyMaster

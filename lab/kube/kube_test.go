@@ -120,11 +120,11 @@ spec:
 	}
 	// One master, and on the three nodes of the pod network a kube-proxy and a kubelet
 	// with its runtime; the balancer watches no files.
-	if got, want := inotifyNeed(c), inotifyMaster+3*inotifyProxy+3*inotifyKubelet; got != want {
+	if got, want := InotifyNeed(c), inotifyMaster+3*inotifyProxy+3*inotifyKubelet; got != want {
 		t.Errorf("full: %d, not %d", got, want)
 	}
 	c.Spec.Components = topology.ComponentsLight
-	if got, want := inotifyNeed(c), inotifyMaster+3*inotifyProxy; got != want {
+	if got, want := InotifyNeed(c), inotifyMaster+3*inotifyProxy; got != want {
 		t.Errorf("light: %d, not %d", got, want)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"slipway/installer/components"
 	"slipway/internal/testnet"
 	"slipway/lab"
+	"slipway/lab/kube"
 	"slipway/topology"
 )
 
@@ -42,6 +43,11 @@ func TestRealComponents(t *testing.T) {
 		name := fmt.Sprintf("sc%d-%d", os.Getpid(), i+1)
 		t.Run("with-"+group[0].Name, func(t *testing.T) {
 			needs(t, group[0])
+			c, diags := topology.Parse(clusterFile, group[0].files[clusterFile])
+			if len(diags) > 0 {
+				t.Fatal(diags)
+			}
+			testnet.Room(t, kube.InotifyNeed(c))
 			t.Cleanup(func() {
 				testnet.Eventually(t, patience, "the lab is down", func() (bool, string) { // again finishes what took too long
 					out, code := slipway(t, "down", name)

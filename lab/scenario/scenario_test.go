@@ -14,9 +14,6 @@ import (
 // patience bounds what is waited for, on a busy machine too.
 const patience = 3 * time.Minute
 
-// roomPatience is longer than other packages' tests keep labs with real components.
-const roomPatience = 20 * time.Minute
-
 // TestScenarios plays every scenario that comes with the program and needs no real
 // components. A drill's checks fail in its broken lab and pass once its solution was
 // run; every step of a lesson does what it says.
@@ -49,16 +46,9 @@ func start(t *testing.T, s *Scenario, on string) *Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testnet.Eventually(t, roomPatience, "room for the lab", func() (bool, string) {
-		if err = x.Start(t.Context()); err == nil {
-			return true, ""
-		}
-		// The kernel's inotify instances are for all labs of the machine together.
-		if !strings.Contains(err.Error(), "inotify instances") {
-			t.Fatal(err)
-		}
-		return false, err.Error()
-	})
+	if err := x.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := x.Reset(context.Background()); err != nil { // the test's own has ended
 			t.Error(err)
