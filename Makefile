@@ -51,7 +51,7 @@ test-root: deps ## the tests on the real kernel only
 	$(SUDO) env PATH="$$PATH" HOME="$$HOME" LAB_REQUIRE="$(CI_REQUIRE)" $(GO) test -count=1 -timeout 25m ./datapath/... ./lab/... ./cmd/... ./e2e/...
 
 test-day-two: deps components ## installation and all of day two over SSH, on machines that share the kernel
-	$(SUDO) env PATH="$$PATH" HOME="$$HOME" SLIPWAY_TEST_DAY_TWO=all LAB_REQUIRE="root,nspawn,kubernetes" $(GO) test -count=1 -timeout 60m -v -run '^(TestInstall|TestBalancersBySSH)$$' ./e2e/hosts
+	$(SUDO) env PATH="$$PATH" HOME="$$HOME" LAB_REQUIRE="root,nspawn,kubernetes,daytwo" $(GO) test -count=1 -timeout 60m -v -run '^(TestInstall|TestBalancersBySSH)$$' ./e2e/hosts
 
 test-vms: deps ## machines with a stock kernel of their own, by QEMU; takes the better part of an hour where KVM is missing
 	hack/deps-vms.sh

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,7 +25,8 @@ func (a *app) upgradeCmd() *cobra.Command {
 others: component by component in the order of the installation, one host at a time. What
 was started again has to be well before the next host is touched; the first that is not
 ends the upgrade, with what it said. Run again, it goes on from there.
---program takes a program from a file instead of the catalogue.`,
+--program takes a program from a file instead of the catalogue. The next apply or upgrade
+without it goes back to the catalogue's, unless the cluster file names it (spec.programs).`,
 		Example: `  slipway install upgrade --site prod --dry-run
   slipway install upgrade --site prod
   slipway install upgrade -L demo --program etcd=./etcd`,
@@ -58,6 +61,9 @@ ends the upgrade, with what it said. Run again, it goes on from there.
 					return h.halfChanged(cmd.Context(), err)
 				}
 			}
+			if !dry {
+				a.forOneTime(other)
+			}
 			return a.print(list, func(w io.Writer) error { return printPrograms(w, list, dry) })
 		},
 	}
@@ -82,6 +88,14 @@ func given(list []string) (map[string]installer.Blob, error) {
 		out[name] = installer.Blob{Sum: sum, Size: size, Path: path}
 	}
 	return out, nil
+}
+
+// forOneTime says how programs from files stay.
+func (a *app) forOneTime(programs map[string]installer.Blob) {
+	for _, name := range slices.Sorted(maps.Keys(programs)) {
+		b := programs[name]
+		fmt.Fprintf(a.err, "slipway: warning: the next apply or upgrade brings the catalogue's %s back, unless the cluster file has spec.programs: [{name: %s, file: %s, sha256: %s}]\n", name, name, b.Path, b.Sum)
+	}
 }
 
 func printPrograms(w io.Writer, list []daytwo.Program, dry bool) error {

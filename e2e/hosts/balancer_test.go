@@ -1,7 +1,6 @@
 package hosts
 
 import (
-	"os"
 	"strings"
 	"testing"
 
@@ -12,9 +11,7 @@ import (
 // there by SSH, one takes over when the other loses its power, one leaves, and in the
 // end all are what they were.
 func TestBalancersBySSH(t *testing.T) {
-	if os.Getenv(dayTwoEnv) == "" {
-		t.Skipf("two balancers over SSH take minutes, and e2e/balance has them in a lab: %s=all (`make test-day-two`)", dayTwoEnv)
-	}
+	testnet.Need(t, testnet.DayTwo)
 	built(t)
 	r := Start(t, 3, inotifyCluster)
 	const vip = "10.79.0.100"

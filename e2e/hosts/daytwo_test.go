@@ -13,10 +13,6 @@ import (
 	"slipway/installer/site"
 )
 
-// dayTwoEnv has day two done over SSH, which takes long: `make test-day-two` sets it.
-// In labs, e2e/daytwo does the same in every run.
-const dayTwoEnv = "SLIPWAY_TEST_DAY_TWO"
-
 // resetByParts resets while one machine does not answer, and then that one.
 func (r *Rig) resetByParts(t *testing.T, bare map[string][]string) {
 	t.Helper()
@@ -93,7 +89,9 @@ func (r *Rig) upgrades(t *testing.T) {
 	if o := r.SlipwayMust(append(args, "--dry-run")...); strings.Count(o.Stdout, sums["kube-proxy"][:12]) != len(r.Machines) || strings.Count(o.Stdout, sums["etcd"][:12]) != 1 {
 		t.Errorf("what would change: %v", o)
 	}
-	r.SlipwayMust(args...)
+	if o := r.SlipwayMust(args...); !strings.Contains(o.Stderr, "brings the catalogue's etcd back") {
+		t.Errorf("it does not say that this is for one time: %v", o)
+	}
 	const exe = "readlink /proc/$(systemctl show %s -p MainPID --value)/exe"
 	for _, m := range r.Machines {
 		if runs := m.Must(strings.Replace(exe, "%s", "kube-proxy", 1)); !strings.Contains(runs, sums["kube-proxy"]) {

@@ -89,9 +89,10 @@ func TestInstall(t *testing.T) {
 		r.ready(t)
 		r.same(t, installed, itsOwn)
 	})
-	if os.Getenv(dayTwoEnv) != "" {
-		step("kept, upgraded, taken apart and brought back", func(t *testing.T) { r.dayTwo(t, file, bare) })
-	}
+	step("kept, upgraded, taken apart and brought back", func(t *testing.T) {
+		testnet.Need(t, testnet.DayTwo)
+		r.dayTwo(t, file, bare)
+	})
 	step("reset again", func(t *testing.T) {
 		r.SlipwayMust("install", "reset", "-f", file, "--purge")
 		untouched(t)

@@ -29,8 +29,8 @@ const FilesDir = "/opt/test"
 // Options say what machines there are.
 type Options struct {
 	Machines int
-	MemoryMB int // each; 1024 if zero
-	CPUs     int // each; one if zero
+	MemoryMB int   // each; 1024 if zero
+	CPUs     []int // of the first ones; others have one
 	// Files are those that each machine finds in FilesDir, by their names there;
 	// the values are where they are here.
 	Files map[string]string
@@ -86,7 +86,11 @@ func Start(t testing.TB, o Options) *Rig {
 	}
 	r.makeNetwork(namespacePrefix + tag)
 	for i := range o.Machines {
-		r.add(fmt.Sprintf("vm%d", i+1), i, max(o.MemoryMB, 1024), max(o.CPUs, 1), key)
+		cpus := 1
+		if i < len(o.CPUs) {
+			cpus = o.CPUs[i]
+		}
+		r.add(fmt.Sprintf("vm%d", i+1), i, max(o.MemoryMB, 1024), cpus, key)
 	}
 	r.BootAll()
 	return r

@@ -59,7 +59,10 @@ const (
 	Cgroups    Capability = "cgroups"    // can be made; see [Lacks]
 	// VMs: machines with a kernel of their own, by QEMU. They take minutes, so that
 	// only who lists them in [RequireEnv] has them; see [Lacks], too.
-	VMs    Capability = "vms"
+	VMs Capability = "vms"
+	// DayTwo is day two by SSH, which takes many minutes: only who lists it in
+	// [RequireEnv] has it. Labs have day two in every run.
+	DayTwo Capability = "daytwo"
 	Nspawn Capability = "nspawn" // machines with a systemd of their own can be packed and booted
 	// Conformance: Kubernetes' own tests and their image, built; see [Lacks].
 	Conformance Capability = "conformance"
@@ -180,6 +183,11 @@ func probeNow(c Capability) error {
 			return errors.New("not asked for: `make test-vms` does")
 		}
 		return errors.Join(lookAny("qemu-system-x86_64"), lookAny("qemu-img"), lookAny("mmdebstrap"), lookAny("mke2fs"), lookAny("cpio"), lookAny("busybox"))
+	case DayTwo:
+		if !required(DayTwo) {
+			return errors.New("not asked for: `make test-day-two` does; labs have it in every run")
+		}
+		return nil
 	case IPTables:
 		return lookAny("iptables-legacy-restore", "iptables-restore")
 	default:
