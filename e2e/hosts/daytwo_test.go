@@ -34,7 +34,7 @@ func (r *Rig) resetByParts(t *testing.T, bare map[string][]string) {
 
 // dayTwo goes through what comes after an installation: the cluster is kept, gets
 // other programs, loses a node, and comes back as it was, on two machines that have
-// it and one that has nothing.
+// it and one that has nothing; in the end on three that have nothing.
 func (r *Rig) dayTwo(t *testing.T, file string, bare map[string][]string) {
 	t.Helper()
 	step := func(name string, f func()) {
@@ -54,15 +54,7 @@ func (r *Rig) dayTwo(t *testing.T, file string, bare map[string][]string) {
 	first.Must(kubectl + "patch configmap kept --type merge -p '{\"data\":{\"value\":\"after\"}}'")
 	step("upgrade", func() { r.upgrades(t) })
 	step("remove-node", func() { r.removes(t, bare, "host1", "host2") })
-	step("restore", func() {
-		r.SlipwayMust("install", "restore", kept)
-		r.ready(t)
-		if value := first.Must(kubectl + "get configmap kept -o jsonpath={.data.value}"); value != "before" {
-			t.Errorf("restored: %q", value)
-		}
-		r.SlipwayMust("install", "diff", "-f", file)
-		r.SlipwayMust("install", "certs", "check", "--site", "site")
-	})
+	step("restore", func() { r.restores(t, kept, file) })
 	step("mode", func() { r.moves(t) })
 	step("certs renew", func() { r.renews(t) })
 	step("remove-node", func() { r.removes(t, bare, "host1", "host2") })
@@ -73,6 +65,23 @@ func (r *Rig) dayTwo(t *testing.T, file string, bare map[string][]string) {
 		r.ready(t)
 	})
 	r.rulesInOneBackend(t)
+	step("restore onto bare machines", func() {
+		r.SlipwayMust("install", "reset", "--site", "site", "--purge")
+		r.same(t, bare, nil)
+		r.restores(t, kept, file)
+	})
+}
+
+// restores brings a backup back, in which a value is the one from before.
+func (r *Rig) restores(t *testing.T, kept, file string) {
+	t.Helper()
+	r.SlipwayMust("install", "restore", kept)
+	r.ready(t)
+	if value := r.Machine("host1").Must(kubectl + "get configmap kept -o jsonpath={.data.value}"); value != "before" {
+		t.Errorf("restored: %q", value)
+	}
+	r.SlipwayMust("install", "diff", "-f", file)
+	r.SlipwayMust("install", "certs", "check", "--site", "site")
 }
 
 // upgrades brings another build of etcd and of kube-proxy: etcd first, then the
