@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -27,9 +28,7 @@ func TestClaimedWhileOthersComeAndGo(t *testing.T) {
 	}()
 	for {
 		if err := claimDir("x"); err != nil {
-			t.Error(err)
-			<-ended
-			return
+			t.Fatal(errors.Join(err, <-ended))
 		}
 		select {
 		case err := <-ended:
