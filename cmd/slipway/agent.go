@@ -41,23 +41,28 @@ container runtime's CNI configuration. It tells systemd when the node is program
 	}
 	c.PersistentFlags().StringVar(&config, "config", agent.DefaultConfig, "the agent's configuration")
 	c.Flags().BoolVar(&once, "once", false, "program the node once and end")
-	c.AddCommand(&cobra.Command{
+	var local bool
+	cleanup := &cobra.Command{
 		Use: "cleanup", Args: cobra.NoArgs, Short: "Remove what the agent made on this machine",
 		Long: `Remove the CNI configuration, the node's lease and what was programmed into the
 kernel. Pods that are still plugged in lose their network: drain the node first.`,
-		Example: `  systemctl stop slipway-agent && slipway agent cleanup`,
+		Example: `  systemctl stop slipway-agent && slipway agent cleanup
+  slipway agent cleanup --local`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, o, err := a.agentOptions(config)
 			if err != nil {
 				return err
 			}
+			o.Local = local
 			diff, err := agent.Cleanup(cmd.Context(), cfg, o)
 			for _, d := range diff {
 				fmt.Fprintln(a.out, d.Command)
 			}
 			return err
 		},
-	})
+	}
+	cleanup.Flags().BoolVar(&local, "local", false, "leave the lease in the registry, which goes as well")
+	c.AddCommand(cleanup)
 	return c
 }
 

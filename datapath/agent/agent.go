@@ -27,6 +27,9 @@ type Options struct {
 	Speaker []string
 	// Once: program the node and return, or fail; what needs a process runs no longer.
 	Once bool
+	// Local: [Cleanup] leaves the node's lease where it is, for a registry that goes
+	// as a whole, or has gone.
+	Local bool
 	// Ready is called when the node has been programmed for the first time.
 	Ready func()
 	Log   *slog.Logger

@@ -22,10 +22,12 @@ func Cleanup(ctx context.Context, cfg *Config, o Options) (datapath.Diff, error)
 	}
 	defer a.close()
 	errs := []error{remove(filepath.Join(cfg.CNI.Dir, confName), a.readyFile(), cfg.SubnetFile)}
-	patient, cancel := context.WithTimeout(ctx, releasePatience)
-	defer cancel()
-	if err := a.release(patient); err != nil {
-		errs = append(errs, fmt.Errorf("release the lease: %w", err))
+	if !o.Local {
+		patient, cancel := context.WithTimeout(ctx, releasePatience)
+		defer cancel()
+		if err := a.release(patient); err != nil {
+			errs = append(errs, fmt.Errorf("release the lease: %w", err))
+		}
 	}
 	nothing := datapath.NodeConfig{Node: cfg.Node, PodRange: a.cluster.Spec.Network.PodCIDR, ForeignChains: cfg.ForeignChains}
 	diff, err := a.host.Apply(ctx, nothing)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -46,16 +47,24 @@ func open(cfg *Config, o Options) (_ *agent, err error) {
 	return a, err
 }
 
+// lockPatience is how long an agent that was told to end may take.
+const lockPatience = 5 * time.Second
+
 // lock makes sure that one agent at a time works on a node.
 func lock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the state directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w: another agent runs on this node", path, err), f.Close())
+	for give := time.Now().Add(lockPatience); ; <-time.After(lockPatience / 100) {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(give) {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w: another agent runs on this node", path, err), f.Close())
+		}
 	}
-	return f, nil
 }
 
 // openRegistry opens the one that is configured.

@@ -68,7 +68,7 @@ func (r *Rig) dayTwo(t *testing.T, file string, bare map[string][]string) {
 	step("restore onto bare machines", func() {
 		r.SlipwayMust("install", "reset", "--site", "site", "--purge")
 		r.same(t, bare, nil)
-		r.restores(t, kept, file)
+		r.restores(t, kept, r.ClusterFile("flannel-vxlan"))
 	})
 }
 

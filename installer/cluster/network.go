@@ -56,6 +56,13 @@ func configured(topology.NodeState) ([]installer.Item, error) {
 	}}, nil
 }
 
+// cleanUp fails if something stays, so that undoing ends there and is begun again
+// there. A program or a configuration that somebody has spoilt (2, 126, 127) does not
+// hold it up.
+const cleanUp = `code=0
+timeout 120 %s agent cleanup --local --config %s >/dev/null || code=$?
+case $code in 0 | 2 | 126 | 127) ;; *) exit $code ;; esac`
+
 const agentUnit = "slipway-agent.service"
 
 // agent is slipway's own.
@@ -85,7 +92,7 @@ func (p *planner) agent(n topology.NodeState) ([]installer.Item, error) {
 		Name:  "what the agent makes can go",
 		Check: "test -e " + config.Path,
 		Do:    ":",
-		Back:  fmt.Sprintf("timeout 120 %s agent cleanup --config %s || true", program.Path, config.Path),
+		Back:  fmt.Sprintf(cleanUp, program.Path, config.Path),
 	}, unit), err
 }
 

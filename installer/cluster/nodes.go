@@ -115,9 +115,11 @@ func (p *planner) nodeManifest(n topology.NodeState) ([]byte, error) {
 			taints = append(taints, rolePrefix+string(r))
 		}
 	}
+	net := p.Cluster.Spec.Network
 	return render("node.yaml", map[string]any{
 		"Name": n.Name, "Address": address(n), "Labels": n.Labels, "Taints": taints, "PodCIDR": n.PodCIDR,
 		"Annotation": BlocksAnnotation, "Blocks": strings.Join(blocks, ","),
+		"Flanneld": net.Implementation == topology.ImplementationUpstream && net.Mode.IsFlannel(),
 	})
 }
 
