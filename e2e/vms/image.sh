@@ -54,7 +54,8 @@ for a in $(cat /proc/cmdline); do
 done
 echo "$name" >/etc/hostname
 hostname "$name"
-printf '127.0.0.1 localhost\n%s %s\n' "${address%/*}" "$name" >/etc/hosts
+# Once: what an installation adds stays.
+grep -qw "$name" /etc/hosts 2>/dev/null || printf '127.0.0.1 localhost\n%s %s\n' "${address%/*}" "$name" >/etc/hosts
 link=""
 while [ -z "$link" ]; do
 	link=$(ls /sys/class/net | grep '^e' | head -1)
