@@ -33,14 +33,15 @@ make_parents() {
 	fi
 }
 
-# put_file PATH MODE OWNER reads a file and puts it in place as a whole.
+# put_file PATH MODE OWNER reads a file and puts it in place as a whole. It is on the
+# disk before it has its name: a machine that loses power finds no empty unit.
 put_file() {
 	if [ -d "$1" ] && [ ! -L "$1" ]; then
 		echo "$1 is a directory: a file belongs there" >&2
 		return 1
 	fi
 	make_parents "$1"
-	if ! { cat >"$1.part" && chmod "$2" "$1.part" && { [ "$3" = root:root ] || chown "$3" "$1.part"; } && mv -f "$1.part" "$1"; }; then
+	if ! { cat >"$1.part" && chmod "$2" "$1.part" && { [ "$3" = root:root ] || chown "$3" "$1.part"; } && { sync "$1.part" 2>/dev/null || :; } && mv -f "$1.part" "$1"; }; then
 		rm -f "$1.part"
 		return 1
 	fi
