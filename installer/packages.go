@@ -107,7 +107,7 @@ func (p Packages) Change() string {
 if [ -z "$manager" ]; then printf 'packages are missing, and there is no package manager that is known here:%%s\n%%s\n' "$missing" %[1]s >&2; exit 1; fi
 saved=$RECORDS/saved/$TAG
 mkdir -p "$RECORDS/saved"
-[ -e "$saved.before" ] || { all >"$saved.part"; mv "$saved.part" "$saved.before"; }
+[ -e "$saved.before" ] || { all >"$saved.part"; on_disk "$saved.part"; mv "$saved.part" "$saved.before"; }
 said=$RECORDS/saved/said
 if ! install >"$said" 2>&1; then
 	{ tail -n 5 "$said"; printf 'packages are missing, and cannot be installed:%%s\n%%s\n' "$missing" %[1]s; } >&2

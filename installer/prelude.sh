@@ -33,15 +33,20 @@ make_parents() {
 	fi
 }
 
-# put_file PATH MODE OWNER reads a file and puts it in place as a whole. It is on the
-# disk before it has its name: a machine that loses power finds no empty unit.
+# on_disk FILE waits until a file's content is on the disk: one that is renamed before may
+# be an empty one after a power cut. A sync that knows no files (coreutils before 8.24)
+# writes everything.
+on_disk() { sync "$1" 2>/dev/null || sync; }
+
+# put_file PATH MODE OWNER reads a file and puts it in place as a whole: a machine that
+# loses power finds no empty unit.
 put_file() {
 	if [ -d "$1" ] && [ ! -L "$1" ]; then
 		echo "$1 is a directory: a file belongs there" >&2
 		return 1
 	fi
 	make_parents "$1"
-	if ! { cat >"$1.part" && chmod "$2" "$1.part" && { [ "$3" = root:root ] || chown "$3" "$1.part"; } && { sync "$1.part" 2>/dev/null || :; } && mv -f "$1.part" "$1"; }; then
+	if ! { cat >"$1.part" && chmod "$2" "$1.part" && { [ "$3" = root:root ] || chown "$3" "$1.part"; } && on_disk "$1.part" && mv -f "$1.part" "$1"; }; then
 		rm -f "$1.part"
 		return 1
 	fi
@@ -66,10 +71,13 @@ done_with() { printf 'done\t%s\n' "$1"; }
 new_record() { [ ! -e "$RECORDS/known/$TAG" ]; }
 
 # write_record reads the script that undoes the item. It counts once it is known:
-# a crash before that leaves one that is written again, to the same effect.
+# a crash before that leaves one that is written again, to the same effect. It is known
+# no sooner than it is on the disk, and the change comes after both.
 write_record() {
 	name=00000$NUMBER
-	cat >"$RECORDS/${name#"${name%??????}"}-$TAG.sh"
+	record=$RECORDS/${name#"${name%??????}"}-$TAG.sh
+	cat >"$record"
+	on_disk "$record"
 	: >"$RECORDS/known/$TAG"
 	NUMBER=$((NUMBER + 1))
 }
@@ -78,6 +86,7 @@ write_record() {
 keep() {
 	if { [ -e "$1" ] || [ -L "$1" ]; } && [ ! -e "$RECORDS/kept/$TAG" ] && [ ! -L "$RECORDS/kept/$TAG" ]; then
 		cp -a "$1" "$RECORDS/kept/$TAG.part"
+		if [ -f "$1" ] && [ ! -L "$1" ]; then on_disk "$RECORDS/kept/$TAG.part"; fi
 		mv -T "$RECORDS/kept/$TAG.part" "$RECORDS/kept/$TAG"
 	fi
 }
