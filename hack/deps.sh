@@ -18,7 +18,7 @@ components="gcc:gcc /usr/include/stdio.h:libc6-dev /usr/include/seccomp.h:libsec
 haproxy:haproxy nginx:nginx /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream keepalived:keepalived
 ipset:ipset openssl:openssl busybox:busybox-static nc.openbsd:netcat-openbsd"
 tests="tshark:tshark bird:bird2 iperf3:iperf3 chromium:chromium node:nodejs npm:npm sshd:openssh-server
-systemd-nspawn:systemd-container mmdebstrap:mmdebstrap"
+systemd-nspawn:systemd-container mmdebstrap:mmdebstrap rpmbuild:rpm createrepo_c:createrepo-c dnf:dnf zypper:zypper"
 case $for_what in
 labs) need=$labs ;;
 components) need="$labs $components" ;;

@@ -191,7 +191,8 @@ func (e *Engine) round(ctx context.Context, ph Phase, st Step, w Work, h Host, o
 	}
 	for _, i := range open {
 		it := w.Items[i]
-		if _, waits := it.(Wait); waits && after[i] != it.Want() {
+		_, waits := it.(Wait) // which changes nothing
+		if waits && after[i] != it.Want() {
 			continue // it had come about, and may again
 		}
 		if after[i] != it.Want() {
@@ -200,7 +201,7 @@ func (e *Engine) round(ctx context.Context, ph Phase, st Step, w Work, h Host, o
 				Err: fmt.Errorf("it was changed and is %q still, not %q", after[i], it.Want()),
 			}
 		}
-		e.tell(Event{Phase: ph.ID, Step: st.Name, Host: w.Host, Item: it.ID(), Before: before[i], Want: it.Want(), Changed: true})
+		e.tell(Event{Phase: ph.ID, Step: st.Name, Host: w.Host, Item: it.ID(), Before: before[i], Want: it.Want(), Changed: !waits})
 	}
 	return after, nil
 }

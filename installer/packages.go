@@ -41,11 +41,17 @@ func (p Packages) ID() string {
 	return "packages " + strings.Join(names, ", ")
 }
 
+// manager is a script that finds the host's package manager. Fedora and EPEL have
+// apt-get as well, which knows of no package there.
+const manager = `manager=; debian=; if [ -s /var/lib/dpkg/status ]; then debian=apt-get; fi
+for m in $debian dnf yum zypper; do if command -v $m >/dev/null 2>&1; then manager=$m; break; fi; done
+`
+
 // missing is a script that sets the names that are missing, as the host's package
 // manager calls them.
 func (p Packages) missing() string {
 	var b strings.Builder
-	b.WriteString("manager=; for m in apt-get dnf yum zypper; do if command -v $m >/dev/null 2>&1; then manager=$m; break; fi; done\nmissing= services=\n")
+	b.WriteString(manager + "missing= services=\n")
 	for _, x := range p.List {
 		fmt.Fprintf(&b, "if ! ( %s\n) >/dev/null 2>&1; then case $manager in apt-get|'') missing=\"$missing %s\" ;; *) missing=\"$missing %s\" ;; esac; services=\"$services %s\"; fi\n", x.Has, x.Name, x.rpm(), x.Service)
 	}
@@ -132,7 +138,7 @@ func (p Packages) Undo(before string) string {
 new=$(cat "$saved.new" 2>/dev/null || true)
 if [ -e "$saved.before" ]; then new="$new %[2]s"; fi
 rm -f "$saved".*
-if command -v dpkg >/dev/null 2>&1; then
+if [ -s /var/lib/dpkg/status ]; then
 	there=$(for n in $new; do case $(dpkg-query -W -f '${db:Status-Status}' "$n" 2>/dev/null) in installed|config-files|unpacked|half-*) echo "$n" ;; esac; done)
 	[ -z "$there" ] || DEBIAN_FRONTEND=noninteractive dpkg --purge $there >&2
 elif command -v rpm >/dev/null 2>&1; then

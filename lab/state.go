@@ -13,8 +13,7 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"slipway/internal/filelock"
 	"slipway/topology"
 )
 
@@ -203,21 +202,17 @@ func tryLock(path string) (*lockFile, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if errors.Is(err, os.ErrNotExist) {
+	f, err := filelock.Try(path)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, filelock.ErrHeld) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil && sameFile(f, path) {
+	if sameFile(f, path) {
 		return &lockFile{f}, nil
 	}
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = nil
-	}
-	return nil, errors.Join(err, f.Close())
+	return nil, f.Close()
 }
 
 func sameFile(f *os.File, path string) bool {

@@ -111,7 +111,7 @@ func (p *hostProgress) Event(e installer.Event) {
 	switch {
 	case e.Item == "":
 		p.progress.Step()
-	case e.Changed && p.verbose:
+	case e.Before != e.Want && p.verbose: // changed, or waited for
 		p.note(fmt.Sprintf("%s: %s", e.Host, e.Item))
 	}
 }

@@ -140,7 +140,7 @@ func (a *app) rehearseSite(ctx context.Context, o rehearsal) error {
 	for _, m := range s.Manifests {
 		up.Manifests = append(up.Manifests, lab.Manifest(m))
 	}
-	k := kube.Options{UpOptions: up, Only: o.phases, PKI: s.PKI().Dir, Prepare: func(ctx context.Context, hosts map[string]installer.Host, programs map[string]installer.Blob) error {
+	k := kube.Options{UpOptions: up, Only: o.phases, PKI: s.PKI().Dir, Like: p.Inputs.Facts, Prepare: func(ctx context.Context, hosts map[string]installer.Host, programs map[string]installer.Blob) error {
 		return occupy(ctx, hosts, programs["slipway"], site.Taken(p))
 	}}
 	r := &site.Rehearsal{Hash: p.Hash, Items: p.Items, At: time.Now().UTC().Truncate(time.Second), Lab: s.Name}

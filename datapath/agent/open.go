@@ -8,10 +8,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"slipway/datapath/lease"
 	"slipway/datapath/linux"
+	"slipway/internal/filelock"
 	"slipway/internal/netns"
 	"slipway/internal/nl"
 	"slipway/topology"
@@ -52,17 +51,15 @@ const lockPatience = 5 * time.Second
 
 // lock makes sure that one agent at a time works on a node.
 func lock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock the state directory: %w", err)
-	}
 	for give := time.Now().Add(lockPatience); ; <-time.After(lockPatience / 100) {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
+		f, err := filelock.Try(path)
+		switch {
+		case err == nil:
 			return f, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(give) {
-			return nil, errors.Join(fmt.Errorf("lock %s: %w: another agent runs on this node", path, err), f.Close())
+		case !errors.Is(err, filelock.ErrHeld):
+			return nil, err
+		case time.Now().After(give):
+			return nil, fmt.Errorf("%w: another agent runs on this node", err)
 		}
 	}
 }

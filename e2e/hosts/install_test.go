@@ -34,7 +34,8 @@ func built(t *testing.T) {
 // is reset, the machines are what they were.
 func TestInstall(t *testing.T) {
 	built(t)
-	r := Start(t, 3, inotifyCluster)
+	r := Start(t, 3, inotifyCluster+inotifyUbuntu, Ubuntu("host2"))
+	r.Names(beyond)
 	file := r.ClusterFile("flannel-vxlan")
 	bare := r.states(t)
 	untouched := func(t *testing.T) { t.Helper(); r.same(t, bare, nil) }
@@ -71,6 +72,7 @@ func TestInstall(t *testing.T) {
 	if t.Failed() { // there is no cluster
 		t.FailNow()
 	}
+	step("pods look up names beyond the cluster, from a host with systemd-resolved too", func(t *testing.T) { r.looksUp(t) })
 	step("as it was rehearsed", func(t *testing.T) { r.sameJournals(t) })
 	var installed map[string][]string
 	step("a second time nothing changes", func(t *testing.T) {
@@ -100,6 +102,33 @@ func TestInstall(t *testing.T) {
 			t.Errorf("after --purge there is %v", left)
 		}
 	})
+}
+
+// beyond is the address of all names of the network around (RFC 5737).
+var beyond = [4]byte{192, 0, 2, 7}
+
+// ask asks the cluster's DNS for beyond.example, with bash alone, and prints the end of
+// the answer.
+const ask = `exec 3<>/dev/udp/10.96.0.10/53
+printf '\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x06beyond\x07example\x00\x00\x01\x00\x01' >&3
+timeout 5 dd bs=512 count=1 <&3 2>/dev/null | tail -c 4 | od -An -tu1 | xargs`
+
+// looksUp has each of CoreDNS's pods asked, whichever host it is on: one that asked
+// its host's stub would ask itself.
+func (r *Rig) looksUp(t *testing.T) {
+	t.Helper()
+	host2 := r.Machines[1]
+	if to := strings.TrimSpace(host2.Must("readlink -f /etc/resolv.conf; grep ^nameserver /etc/resolv.conf")); to != "/run/systemd/resolve/stub-resolv.conf\nnameserver 127.0.0.53" {
+		t.Fatalf("host2 is not as Ubuntu's hosts are: %s", to)
+	}
+	if conf := host2.Must("cat /etc/systemd/networkd.conf.d/90-slipway.conf"); !strings.Contains(conf, "ManageForeignRoutes=no") {
+		t.Errorf("systemd-networkd would take routes away: %s", conf)
+	}
+	for range 12 { // some go to each
+		if got := strings.TrimSpace(host2.Must(ask)); got != "192 0 2 7" {
+			t.Errorf("the cluster's DNS says %q", got)
+		}
+	}
 }
 
 // itsOwn is what no two installations have in common: what programs keep, names

@@ -74,9 +74,12 @@ const (
 	inotifyCluster = 46
 )
 
+// Option changes a machine before it boots.
+type Option func(*Machine) error
+
 // Start boots n machines, host1 and so on, which end with the test. What will run
 // there takes some more inotify instances.
-func Start(t testing.TB, n, inotify int) *Rig {
+func Start(t testing.TB, n, inotify int, options ...Option) *Rig {
 	t.Helper()
 	testnet.Need(t, testnet.Root, testnet.Nspawn)
 	testnet.Room(t, n*inotifyMachine+inotify)
@@ -110,6 +113,13 @@ func Start(t testing.TB, n, inotify int) *Rig {
 	public := r.key()
 	for i := range n {
 		r.add(fmt.Sprintf("host%d", i+1), address(11+i), lower, public)
+	}
+	for _, m := range r.Machines {
+		for _, o := range options {
+			if err := o(m); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	for _, m := range r.Machines { // all at once
 		if err := m.start(); err != nil {

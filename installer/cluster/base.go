@@ -113,6 +113,7 @@ func (p *planner) base() (installer.Phase, error) {
 			fmt.Fprintf(&hosts, "%s %s\n", address(o), o.Name)
 		}
 		items := append(p.modules(n), settingsCanGo(), runCanGo(), rulesCanGo())
+		items = append(items, p.Facts[n.Name].managers()...)
 		if !p.Facts[n.Name].Shared { // else it is others' as well
 			items = append(items, swapOff)
 		}

@@ -62,6 +62,24 @@ type Facts struct {
 	// CgroupRoot is the group, from the hierarchies' top, below which pods have
 	// theirs; empty is the top.
 	CgroupRoot string
+	// ResolvConf is the file with name servers that pods reach as well; empty is
+	// /etc/resolv.conf. NoDNS: there are none.
+	ResolvConf string
+	NoDNS      bool
+	// Managers of a machine's network that run there.
+	NetworkManager, Networkd bool
+}
+
+// resolvConf is what kubelet makes pods' own of. An empty name is nothing to kubelet
+// (KubeletConfiguration's resolvConf).
+func (f Facts) resolvConf() string {
+	switch {
+	case f.NoDNS:
+		return `""`
+	case f.ResolvConf == "":
+		return "/etc/resolv.conf"
+	}
+	return f.ResolvConf
 }
 
 // planner is one plan on its way.

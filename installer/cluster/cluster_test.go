@@ -88,6 +88,42 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// Real machines with what looks after their networks there: NetworkManager as on RHEL,
+// systemd-networkd with systemd-resolved as on Ubuntu, and one that asks nobody.
+func TestGoldenOfManagedNetworks(t *testing.T) {
+	in := inputs(t, full("{mode: flannel-vxlan}"))
+	for name := range in.Facts {
+		in.Facts[name] = Facts{}
+	}
+	in.Facts["node01"] = Facts{NetworkManager: true, ResolvConf: "/run/NetworkManager/no-stub-resolv.conf"}
+	in.Facts["node02"] = Facts{Networkd: true, ResolvConf: "/run/systemd/resolve/resolv.conf"}
+	planned := func(only ...string) string {
+		plan, err := Plan(in, only...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.ReplaceAll(describe(plan), strconv.Quote(runtime.GOARCH), strconv.Quote("amd64"))
+	}
+	compare(t, "testdata/managed-networks.txt", planned("01"))
+	nodes := planned("08")
+	for _, want := range []string{"resolvConf: /etc/resolv.conf\n", "resolvConf: /run/NetworkManager/no-stub-resolv.conf\n", "resolvConf: /run/systemd/resolve/resolv.conf\n"} {
+		if !strings.Contains(nodes, want) {
+			t.Errorf("no kubelet has %q", want)
+		}
+	}
+	const forward = "forward . /etc/resolv.conf"
+	if !strings.Contains(planned("10"), forward) {
+		t.Error("CoreDNS asks nobody")
+	}
+	in.Facts["node02"] = Facts{NoDNS: true}
+	if strings.Contains(planned("10"), forward) {
+		t.Error("CoreDNS asks where there is nobody to ask: it would not start")
+	}
+	if !strings.Contains(planned("08"), "resolvConf: \"\"\n") {
+		t.Error("a kubelet reads name servers that no pod reaches")
+	}
+}
+
 // full is the file of a cluster in which everything is real, in a lab.
 func full(network string) string {
 	return `apiVersion: slipway/v1alpha1

@@ -2,8 +2,10 @@ package cluster
 
 import (
 	"net/netip"
+	"slices"
 
 	"slipway/installer"
+	"slipway/topology"
 )
 
 // defaultDNSImage is CoreDNS where no image of it is given.
@@ -18,7 +20,7 @@ func (p *planner) dns() (installer.Phase, error) {
 		image = defaultDNSImage
 	}
 	text, err := render("coredns.yaml", map[string]any{
-		"Domain": Domain, "Image": image, "Address": p.clusterDNS(), "Replicas": p.dnsReplicas(), "Forward": !p.inLab(),
+		"Domain": Domain, "Image": image, "Address": p.clusterDNS(), "Replicas": p.dnsReplicas(), "Forward": p.forwards(),
 	})
 	ph.Steps = []installer.Step{{Name: "coredns", Why: "Its service has the address that kubelets write into pods' resolv.conf.", Work: p.applied("coredns.yaml", text)}}
 	return ph, err
@@ -26,6 +28,12 @@ func (p *planner) dns() (installer.Phase, error) {
 
 // dnsReplicas are two, so that one may fail, where two nodes run pods.
 func (p *planner) dnsReplicas() int { return min(2, max(1, len(p.workers))) }
+
+// forwards reports whether CoreDNS passes on what it does not know: wherever it runs,
+// it must have whom to ask, or it does not start.
+func (p *planner) forwards() bool {
+	return !p.inLab() && !slices.ContainsFunc(p.kubelets(), func(n topology.NodeState) bool { return p.Facts[n.Name].NoDNS })
+}
 
 // inLab reports whether the machines are a lab's nodes.
 func (p *planner) inLab() bool {

@@ -33,7 +33,7 @@ func (p *planner) etcd() (installer.Phase, error) {
 		if len(p.members) > 1 {
 			items = append(items, p.votes(n))
 		}
-		return append(items, installer.Wait{Name: "the member is healthy", Check: etcdctl + " endpoint health", Until: time.Minute}), nil
+		return append(items, installer.Wait{Name: "the member is healthy", Check: etcdctl + p.patience() + " endpoint health", Until: time.Minute}), nil
 	})
 	ph.Steps = []installer.Step{
 		{Name: "membership", Why: "The first members found the cluster together. One that comes later is made known to them before it starts, and has no vote until it has all the data.", Work: before},
@@ -65,6 +65,20 @@ func (p *planner) intervals() (flags []string) {
 		flags = append(flags, fmt.Sprintf("--election-timeout=%d", election.Milliseconds()))
 	}
 	return flags
+}
+
+// ctlTimeout is how long etcdctl waits for an answer by itself (go.etcd.io/etcd
+// etcdctl/ctlv3, defaultCommandTimeOut).
+const ctlTimeout = 5 * time.Second
+
+// patience is a flag of etcdctl where the cluster file says by its intervals that the
+// machines are slow.
+func (p *planner) patience() string {
+	_, election := p.Cluster.Spec.ControlPlane.Etcd.Intervals()
+	if most := 4 * time.Duration(election); most > ctlTimeout {
+		return fmt.Sprintf(" --command-timeout %s", most)
+	}
+	return ""
 }
 
 // files are the certificates of a machine whose names begin with one of some

@@ -24,7 +24,7 @@ func (p *planner) kubelet(n topology.NodeState) ([]installer.Item, error) {
 	values := map[string]any{
 		"Name": n.Name, "Address": address(n), "Etc": etcDir, "PKI": pkiDir, "Data": kubeletData, "Domain": Domain, "DNS": p.clusterDNS(),
 		"Shared": facts.Shared, "CgroupV1": facts.CgroupV1, "CgroupRoot": facts.CgroupRoot, "SystemdCgroup": facts.systemdCgroups(),
-		"Plugins": pluginDir.Path,
+		"Plugins": pluginDir.Path, "ResolvConf": facts.resolvConf(),
 	}
 	text, err := render("kubelet.yaml", values)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 var (
 	curlPackage       = installer.Package{Name: "curl", Has: "command -v curl"}
 	bashPackage       = installer.Package{Name: "bash", Has: "command -v bash"}
-	iptablesPackage   = installer.Package{Name: "iptables", RPM: "iptables-nft", Has: "command -v iptables-restore && command -v iptables-save"}
+	iptablesPackage   = installer.Package{Name: "iptables", Has: "command -v iptables-restore && command -v iptables-save"}
 	conntrackPackage  = installer.Package{Name: "conntrack", RPM: "conntrack-tools", Has: "command -v conntrack", Service: "conntrackd.service"}
 	nftablesPackage   = installer.Package{Name: "nftables", Has: "command -v nft", Service: "nftables.service"}
 	nginxPackage      = installer.Package{Name: "nginx", Has: "test -x /usr/sbin/nginx", Service: "nginx.service"}

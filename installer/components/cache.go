@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"slipway/internal/digest"
+	"slipway/internal/filelock"
 )
 
 // CacheDirEnv names the directory that holds what was built; without it that is
@@ -264,17 +265,13 @@ const lockEvery = 200 * time.Millisecond
 // lockDir takes the component's lock; the kernel lets go of it when the process
 // ends, however it ends. waiting is called once when somebody else has it.
 func lockDir(ctx context.Context, dir string, waiting func()) (release func(), err error) {
-	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
 	for told := false; ; {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		f, err := filelock.Try(filepath.Join(dir, ".lock"))
 		if err == nil {
 			return func() { _ = f.Close() }, nil
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
+		if !errors.Is(err, filelock.ErrHeld) {
+			return nil, err
 		}
 		if !told {
 			waiting()
@@ -282,7 +279,7 @@ func lockDir(ctx context.Context, dir string, waiting func()) (release func(), e
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), f.Close())
+			return nil, ctx.Err()
 		case <-time.After(lockEvery):
 		}
 	}

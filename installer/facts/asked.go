@@ -24,7 +24,11 @@ var (
 	units    = []string{
 		"etcd.service", "kube-apiserver.service", "kube-controller-manager.service", "kube-scheduler.service", "kube-proxy.service", "kubelet.service",
 		"api-balancer.service", "api-vip.service", "containerd.service", "slipway-agent.service", "flanneld.service", "calico-bird.service", "docker.service", "crio.service", "k3s.service",
+		"NetworkManager.service", "systemd-networkd.service",
 	}
+	// resolvers are resolv.conf(5) and, where that leads to a server on the machine
+	// itself, what that asks (systemd-resolved.service(8), NetworkManager.conf(5)).
+	resolvers = []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf"}
 	// directories are those that an installation writes to, and its programs.
 	directories = []string{"/", "/etc", "/opt/slipway", "/usr/local/bin", "/var/lib", "/var/lib/etcd", "/var/lib/containerd", "/var/lib/kubelet", "/var/log", "/run", "/tmp"}
 	// leftovers are files, and directories with what is in them.
@@ -49,7 +53,7 @@ func script() string {
 		values []string
 	}{
 		{"MODULES", modules}, {"SYSCTLS", sysctlPaths()}, {"PACKAGES", packages}, {"COMMANDS", commands}, {"UNITS", units},
-		{"DIRECTORIES", directories}, {"LEFTOVERS", leftovers}, {"OWN", own},
+		{"DIRECTORIES", directories}, {"LEFTOVERS", leftovers}, {"OWN", own}, {"RESOLVERS", resolvers},
 	} {
 		fmt.Fprintf(&b, "%s='%s'\n", l.name, strings.Join(l.values, " "))
 	}

@@ -30,6 +30,10 @@ type Facts struct {
 	Time   Time    `json:"time"`
 	Swap   []Swap  `json:"swap,omitempty"`
 
+	// Resolvers are the files of name servers that were asked for; the first is
+	// /etc/resolv.conf.
+	Resolvers []Resolver `json:"resolvers,omitempty"`
+
 	SELinux  string   `json:"seLinux"` // disabled, permissive, enforcing
 	AppArmor bool     `json:"appArmor,omitempty"`
 	Firewall Firewall `json:"firewall"`
@@ -54,6 +58,9 @@ type Facts struct {
 // CgroupV1 reports whether the machine's control groups are of version 1, wholly
 // or in part.
 func (f Facts) CgroupV1() bool { return f.Cgroup.Version == 1 }
+
+// Active reports whether a unit that was asked for runs.
+func (f Facts) Active(unit string) bool { return f.Units[unit].State == "active" }
 
 // OS is what os-release(5) says.
 type OS struct {

@@ -106,6 +106,7 @@ var readers = map[string]func(r *reading, v []string) error{
 	"zone":         readZone,
 	"synchronized": func(r *reading, v []string) error { r.f.Time.Synchronized = v[0]; return nil },
 	"virt":         readVirtualization,
+	"resolver":     readResolver,
 	"place": func(r *reading, v []string) error {
 		r.disks.places = append(r.disks.places, [2]string{v[0], v[1]})
 		return nil

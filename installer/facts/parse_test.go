@@ -53,6 +53,7 @@ func TestParseRocky(t *testing.T) {
 			{Dst: p("192.168.233.0/24"), Dev: "ens3", Src: a("192.168.233.30")},
 		},
 		Time: Time{Zone: "Europe/Vienna", Offset: "+0100", Synchronized: "yes"}, Swap: []Swap{{"/dev/dm-1", 2097148 * 1024}}, SELinux: "enforcing",
+		Resolvers: []Resolver{{Path: "/etc/resolv.conf", Servers: []netip.Addr{a("127.0.0.53")}}, {Path: "/run/systemd/resolve/resolv.conf", Servers: []netip.Addr{a("192.168.233.1")}}, {Path: "/run/NetworkManager/no-stub-resolv.conf"}},
 		Firewall: Firewall{
 			Firewalld: true, Drops: []string{"ip filter FORWARD", "inet fw in"}, Chains: map[string]int{"KUBE-": 53}, Tables: []string{"inet firewalld", "ip filter"},
 			Denies: []string{"ip filter -A INPUT -p tcp -m tcp --dport 25 -j REJECT --reject-with icmp-port-unreachable"},

@@ -75,6 +75,20 @@ system() {
 	fi
 }
 
+# resolvers tells which name servers there are. A machine without the first file is
+# told of as well.
+resolvers() {
+	for f in $RESOLVERS; do
+		servers=
+		if [ -r "$f" ]; then
+			while read -r key value rest || [ -n "$key" ]; do
+				if [ "$key" = nameserver ]; then servers="$servers${servers:+ }$value"; fi
+			done <"$f"
+		fi
+		say resolver "$f" "$servers"
+	done
+}
+
 virtualization() {
 	kind=
 	if command -v systemd-detect-virt >/dev/null 2>&1; then kind=$(systemd-detect-virt 2>/dev/null); fi
@@ -203,13 +217,16 @@ kernel() {
 }
 
 software() {
-	for m in apt-get dnf yum zypper apk pacman; do
+	# Fedora and EPEL have apt-get and dpkg as well, which know of no package there.
+	debian=
+	if [ -s /var/lib/dpkg/status ]; then debian=apt-get; fi
+	for m in $debian dnf yum zypper apk pacman; do
 		if command -v $m >/dev/null 2>&1; then
 			say package-manager $m
 			break
 		fi
 	done
-	if command -v dpkg-query >/dev/null 2>&1; then
+	if [ -n "$debian" ] && command -v dpkg-query >/dev/null 2>&1; then
 		each package dpkg-query -W -f '${Package}\t${Version}\t${db:Status-Abbrev}\n' $PACKAGES
 	elif command -v rpm >/dev/null 2>&1; then
 		rpm -q --qf '%{NAME}\t%{VERSION}-%{RELEASE}\tii\n' $PACKAGES 2>/dev/null | grep "$tab" | sed "s/^/package$tab/"
@@ -246,6 +263,7 @@ all() {
 	say slipway-facts 1
 	clock begin
 	system
+	resolvers
 	virtualization
 	disks
 	network

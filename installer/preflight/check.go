@@ -189,6 +189,7 @@ var checks = []check{
 	{"unique-address", Error, "No machine has another's address", checkUniqueAddress},
 	{"mtu", Error, "The device with the machine's address carries packets as large as the segment's MTU", checkMTU},
 	{"route", Error, "There is a route to the services' addresses, as by a default route: the kernel wants one before kube-proxy's rules see a packet", checkRoute},
+	{"name-servers", Warning, "Name servers are some that pods reach too, not only a resolver on the machine's own loopback that says not whom it asks: without, the cluster's DNS answers for the cluster alone", checkNameServers},
 	{"time", Error, "Clocks agree: more than a second between any two machines is a warning (etcd's limit), and 4 minutes from the operator's an error (certificates are valid from 5 minutes before they are made)", checkTime},
 	{"zone", Warning, "Machines show the same local time", checkZone},
 	{"swap", Warning, "No swap is in use: the installation turns it off until the next boot", checkSwap},

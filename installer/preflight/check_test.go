@@ -163,8 +163,14 @@ func TestFaults(t *testing.T) {
 		"the VIP is at a balancer": {spoil: func(f fleet) {
 			f.lb.Links[1].Addresses = append(f.lb.Links[1].Addresses, netip.MustParsePrefix("192.168.233.100/32"))
 		}},
-		"small packets":              {spoil: func(f fleet) { f.node.Links[1].MTU = 1400 }, want: []string{"error mtu node01: ens3 has an MTU of 1400, and segment"}},
-		"no default route":           {spoil: func(f fleet) { f.node.Routes, f.lb.Routes = f.node.Routes[:0], nil }, want: []string{"error route node01: there is no route to 10.96.0.1"}},
+		"small packets":    {spoil: func(f fleet) { f.node.Links[1].MTU = 1400 }, want: []string{"error mtu node01: ens3 has an MTU of 1400, and segment"}},
+		"no default route": {spoil: func(f fleet) { f.node.Routes, f.lb.Routes = f.node.Routes[:0], nil }, want: []string{"error route node01: there is no route to 10.96.0.1"}},
+		"a resolver of its own": {spoil: func(f fleet) {
+			f.node.Resolvers = []facts.Resolver{{Path: "/etc/resolv.conf", Servers: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}}
+			f.master.Resolvers = []facts.Resolver{{Path: "/etc/resolv.conf", Servers: []netip.Addr{netip.MustParseAddr("127.0.0.53")}}, {Path: "/run/systemd/resolve/resolv.conf", Servers: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}}
+			f.lb.Resolvers = []facts.Resolver{{Path: "/etc/resolv.conf"}} // runs no pods
+		}, want: []string{"warning name-servers node01: pods cannot ask its name server 127.0.0.1, which is the machine's own loopback"}},
+		"nobody to ask":              {spoil: func(f fleet) { f.node.Resolvers = []facts.Resolver{{Path: "/etc/resolv.conf"}} }, want: []string{"warning name-servers node01: it has no name server"}},
 		"a clock that is far off":    {spoil: func(f fleet) { f.node.Time.Skew = -10 * time.Minute }, want: []string{"warning time master01: its clock is 10m0s from that of node01", "error time node01: its clock is -10m0s from the operator's", "warning time lb01"}},
 		"clocks apart":               {spoil: func(f fleet) { f.node.Time.Skew = 3 * time.Second }, want: []string{"warning time master01: its clock is -3s from that of node01", "warning time node01: its clock is 3s from that of master01", "warning time lb01"}},
 		"clocks that nobody can see": {spoil: func(f fleet) { f.node.Time.Skew, f.node.Time.Within = 3*time.Second, 3*time.Second }},

@@ -69,6 +69,18 @@ func (j *judge) ports(n topology.NodeState) (out []port) {
 	return out
 }
 
+func checkNameServers(j *judge, n topology.NodeState, f facts.Facts) {
+	if f.ResolvConf() != "" || !j.full(n) {
+		return
+	}
+	const hint = "give /etc/resolv.conf a server of the network, if pods are to look up names beyond the cluster"
+	if servers := f.Resolvers[0].Servers; len(servers) > 0 {
+		j.warn(hint, "pods cannot ask its name server %s, which is the machine's own loopback", servers[0])
+		return
+	}
+	j.warn(hint, "it has no name server")
+}
+
 func checkPorts(j *judge, n topology.NodeState, f facts.Facts) {
 	own := n.Interface.Prefix.Addr()
 	for _, p := range j.ports(n) {

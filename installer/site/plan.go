@@ -7,18 +7,16 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"slipway/installer"
 	"slipway/installer/cluster"
 	"slipway/installer/facts"
 	"slipway/installer/pki"
+	"slipway/internal/filelock"
 	"slipway/internal/ordered"
 	"slipway/topology"
 )
@@ -79,7 +77,7 @@ func (s *Site) Plan(ctx context.Context, from From) (*Planned, error) {
 		if given, ok := from.Given[n.Name]; ok {
 			p.Inputs.Facts[n.Name] = given
 		} else {
-			p.Inputs.Facts[n.Name] = cluster.Facts{Shared: f.Shared, CgroupV1: f.CgroupV1()}
+			p.Inputs.Facts[n.Name] = planFacts(f)
 		}
 		if l := linkOf(f, n); l != nil {
 			snap.Nodes[i].Interface.Name = l.Name
@@ -108,14 +106,11 @@ func (s *Site) ensure(requests []pki.Request) ([]pki.Change, error) {
 	if err := s.makeDir(); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(s.Dir, pkiLock), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := filelock.Wait(filepath.Join(s.Dir, pkiLock))
 	if err != nil {
-		return nil, fmt.Errorf("lock the certificates of site %s: %w", s.Name, err)
+		return nil, fmt.Errorf("the certificates of site %s: %w", s.Name, err)
 	}
 	defer f.Close() //nolint:errcheck // which unlocks it
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		return nil, fmt.Errorf("lock the certificates of site %s: %w", s.Name, err)
-	}
 	return s.PKI().Ensure(requests)
 }
 
@@ -160,6 +155,15 @@ func linkOf(f facts.Facts, n topology.NodeState) *facts.Link {
 		}
 	}
 	return nil
+}
+
+// planFacts are those of a machine that its plan follows from.
+func planFacts(f facts.Facts) cluster.Facts {
+	conf := f.ResolvConf()
+	return cluster.Facts{
+		Shared: f.Shared, CgroupV1: f.CgroupV1(), ResolvConf: conf, NoDNS: conf == "",
+		NetworkManager: f.Active("NetworkManager.service"), Networkd: f.Active("systemd-networkd.service"),
+	}
 }
 
 // digest is of everything that an item is: what it wants and how it gets there.

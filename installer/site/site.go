@@ -11,10 +11,9 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"slipway/installer/cluster"
 	"slipway/installer/pki"
+	"slipway/internal/filelock"
 	"slipway/topology"
 )
 
@@ -214,15 +213,11 @@ func (s *Site) Lock() (release func(), err error) {
 	if err := s.makeDir(); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(s.Dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock site %s: %w", s.Name, err)
+	f, err := filelock.Try(filepath.Join(s.Dir, lockName))
+	if errors.Is(err, filelock.ErrHeld) {
+		err = ErrBusy
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = ErrBusy
-		}
+	if err != nil {
 		return nil, fmt.Errorf("site %s: %w", s.Name, err)
 	}
 	return func() { _ = f.Close() }, nil

@@ -53,7 +53,7 @@ var layers = [][]string{
 // their imports, directly.
 var (
 	pure      = []string{"topology", "datapath", "datapath/flannel", "datapath/calico", "datapath/kubeproxy", "datapath/nft", "datapath/netfilter", "datapath/trace", "lab/traceview", "lab/bench/report"}
-	impureDep = []string{"os/exec", "net", "syscall", "golang.org/x/sys/unix", "github.com/vishvananda/netlink", "slipway/internal/netns", "slipway/internal/nl", "slipway/internal/run"}
+	impureDep = []string{"os/exec", "net", "syscall", "golang.org/x/sys/unix", "github.com/vishvananda/netlink", "slipway/internal/netns", "slipway/internal/nl", "slipway/internal/run", "slipway/internal/filelock"}
 )
 
 type listed struct {

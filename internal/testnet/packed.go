@@ -3,12 +3,11 @@ package testnet
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
+	"slipway/internal/filelock"
 )
 
 // Packed is a directory below home that pack made of some parts and that is never
@@ -47,12 +46,9 @@ func Packed(home string, parts [][]byte, pack func(dir string) error) (string, e
 }
 
 func lockFile(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := filelock.Wait(path)
 	if err != nil {
 		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		return nil, errors.Join(err, f.Close())
 	}
 	return func() { _ = f.Close() }, nil
 }

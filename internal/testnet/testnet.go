@@ -64,6 +64,9 @@ const (
 	// [RequireEnv] has it. Labs have day two in every run.
 	DayTwo Capability = "daytwo"
 	Nspawn Capability = "nspawn" // machines with a systemd of their own can be packed and booted
+	// RPM: packages of the RHEL and SUSE families can be built, and installed by their
+	// package managers.
+	RPM Capability = "rpm"
 	// Conformance: Kubernetes' own tests and their image, built; see [Lacks].
 	Conformance Capability = "conformance"
 )
@@ -176,6 +179,8 @@ func probeNow(c Capability) error {
 		return errors.Join(lookAny("nginx"), err)
 	case Nspawn:
 		return errors.Join(lookAny("systemd-nspawn"), lookAny("mmdebstrap"))
+	case RPM:
+		return errors.Join(lookAny("rpmbuild"), lookAny("createrepo_c"), lookAny("dnf"), lookAny("zypper"))
 	case SSHD:
 		return errors.Join(lookAny("sshd", "/usr/sbin/sshd"), lookAny("sudo"))
 	case VMs:

@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"slipway/internal/filelock"
 	"slipway/internal/netns"
 	"slipway/lab"
 	"slipway/lab/bench/load"
@@ -92,15 +93,11 @@ var ErrBenchBusy = errors.New("another bench is measuring in it")
 
 // lockBench holds off a second bench: what it finds of the bench's it may remove.
 func lockBench(name string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(lab.Dir(name), "bench.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock lab %s for the bench: %w", name, err)
+	f, err := filelock.Try(filepath.Join(lab.Dir(name), "bench.lock"))
+	if errors.Is(err, filelock.ErrHeld) {
+		err = ErrBenchBusy
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close() // nothing was written
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = ErrBenchBusy
-		}
+	if err != nil {
 		return nil, fmt.Errorf("lab %s: %w", name, err)
 	}
 	return f, nil

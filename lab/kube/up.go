@@ -10,13 +10,12 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"slipway/installer"
 	"slipway/installer/cluster"
 	"slipway/installer/components"
 	"slipway/installer/images"
 	"slipway/installer/pki"
+	"slipway/internal/filelock"
 	"slipway/lab"
 	"slipway/topology"
 )
@@ -36,6 +35,9 @@ type Options struct {
 	// PKI is a directory with the certificates and keys that the cluster gets, where
 	// it is rehearsed what others have; empty: the lab makes its own.
 	PKI string
+	// Like are the machines that the nodes stand for in a rehearsal: what else looks
+	// after their networks is seen to on the nodes as well.
+	Like map[string]cluster.Facts
 	// Prepare is called with the lab's nodes before the first step; it may be nil.
 	Prepare func(ctx context.Context, hosts map[string]installer.Host, programs map[string]installer.Blob) error
 
@@ -141,6 +143,10 @@ func finish(ctx context.Context, o Options, programs map[string]installer.Blob, 
 	if err != nil {
 		return err
 	}
+	for name, f := range in.Facts {
+		f.NetworkManager, f.Networkd = o.Like[name].NetworkManager, o.Like[name].Networkd
+		in.Facts[name] = f
+	}
 	if o.PKI != "" {
 		if err := borrow(o.PKI, in.PKI.Dir); err != nil {
 			return err
@@ -224,15 +230,11 @@ func inputs(ctx context.Context, st *lab.State, programs map[string]installer.Bl
 
 // lockInstall holds off a second installation in the same lab.
 func lockInstall(name string) (release func(), err error) {
-	f, err := os.OpenFile(filepath.Join(lab.Dir(name), "install.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock the installation: %w", err)
+	f, err := filelock.Try(filepath.Join(lab.Dir(name), "install.lock"))
+	if errors.Is(err, filelock.ErrHeld) {
+		err = lab.ErrBusy
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = lab.ErrBusy
-		}
+	if err != nil {
 		return nil, fmt.Errorf("lab %s: %w", name, err)
 	}
 	return func() { _ = f.Close() }, nil

@@ -9,13 +9,13 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 
 	"slipway/installer/components"
+	"slipway/internal/filelock"
 	"slipway/lab"
 	"slipway/lab/kubeapi"
 	"slipway/topology"
@@ -104,19 +104,13 @@ func ended(ctx context.Context, err error) error {
 
 // lockLab makes this process the only one for the lab.
 func lockLab(name string) (release func(), err error) {
-	path := filepath.Join(lab.Dir(name), "kubelets.lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if errors.Is(err, os.ErrNotExist) {
+	f, err := filelock.Try(filepath.Join(lab.Dir(name), "kubelets.lock"))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("lab %q: %w", name, lab.ErrNoLab)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock the kubelets of lab %s: %w", name, err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = ErrRunning
-		}
+	case errors.Is(err, filelock.ErrHeld):
+		return nil, fmt.Errorf("lab %s: %w", name, ErrRunning)
+	case err != nil:
 		return nil, fmt.Errorf("lab %s: %w", name, err)
 	}
 	return func() { _ = f.Close() }, nil
