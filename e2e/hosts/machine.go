@@ -72,10 +72,6 @@ func (m *Machine) parents(dir string) error {
 	like, err := os.Stat(filepath.Join(m.lower, dir))
 	if errors.Is(err, fs.ErrNotExist) {
 		like, err = os.Stat(filepath.Join(m.lower, filepath.Dir(dir)))
-		if err == nil {
-			owner := like.Sys().(*syscall.Stat_t)
-			return os.Chown(to, int(owner.Uid), int(owner.Gid))
-		}
 	}
 	if err != nil {
 		return err
