@@ -124,6 +124,10 @@ func (r *Rig) looksUp(t *testing.T) {
 	if conf := host2.Must("cat /etc/systemd/networkd.conf.d/90-slipway.conf"); !strings.Contains(conf, "ManageForeignRoutes=no") {
 		t.Errorf("systemd-networkd would take routes away: %s", conf)
 	}
+	// What kubelet there makes pods' own of, CoreDNS's too if one is there.
+	if conf := host2.Must("grep ^resolvConf: /etc/kubernetes/kubelet.yaml; grep ^nameserver /run/systemd/resolve/resolv.conf"); conf != "resolvConf: /run/systemd/resolve/resolv.conf\nnameserver "+address(1).Addr().String()+"\n" {
+		t.Errorf("pods of host2 have the name servers of %s", conf)
+	}
 	for range 12 { // some go to each
 		if got := strings.TrimSpace(host2.Must(ask)); got != "192 0 2 7" {
 			t.Errorf("the cluster's DNS says %q", got)
