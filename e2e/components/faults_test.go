@@ -3,6 +3,7 @@ package components
 import (
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -307,7 +308,24 @@ func (f *faults) marked(t *testing.T) map[int]string {
 			out[p.PID] = p.Command
 		}
 	}
+	// One that a process of slipway's has just forked to run another program has the same
+	// arguments until it does, and is none that lasts.
+	maps.DeleteFunc(out, func(pid int, command string) bool {
+		program, _, _ := strings.Cut(command, " ")
+		return filepath.Base(program) == "slipway" && out[parent(pid)] == command
+	})
 	return out
+}
+
+// parent is the process that a process was forked by; 0 for one that is gone.
+func parent(pid int) (of int) {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(status)) {
+		if n, _ := fmt.Sscanf(line, "PPid: %d", &of); n == 1 {
+			return of
+		}
+	}
+	return 0
 }
 
 // stand checks that all of these processes still run.
