@@ -89,8 +89,10 @@ func TestEndsApart(t *testing.T) {
 					t.Errorf("%s is %v", main, v)
 				}
 			}
-			if j.Workload == UDPStream && (got[Loss] != 0 || got[Offered] > j.Rate*1.1) {
-				t.Errorf("loss %v, offered %v", got[Loss], got[Offered])
+			// What a sender without a processor was late with before the window, it sends in it.
+			most := j.Rate * float64(j.WarmUp+j.Duration) / float64(j.Duration)
+			if j.Workload == UDPStream && (got[Loss] != 0 || got[Offered] > most) {
+				t.Errorf("loss %v, offered %v of at most %v", got[Loss], got[Offered], most)
 			}
 			if j.Rate == 500 && got[Rate] > 520 {
 				t.Errorf("%v answers a second to 500 requests", got[Rate])
