@@ -174,7 +174,7 @@ func below(paths []string, prefixes ...string) (out []string) {
 
 func running(f facts.Facts, units ...string) (out []string) {
 	for _, u := range units {
-		if f.Units[u].State == "active" {
+		if f.Active(u) {
 			out = append(out, u)
 		}
 	}
