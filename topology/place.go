@@ -9,11 +9,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// InDatapath reports whether the node takes part in the pod network: it has a
-// lease, routes to pods and service rules. Every node does, apart from those
-// that are load balancers and nothing else.
+// InDatapath reports whether the machine is a node of the cluster: it has a
+// lease, routes to pods and service rules. Those that do nothing but run etcd or
+// balance the API servers are none, as with kubeadm's external etcd.
 func (n Node) InDatapath() bool {
-	return slices.ContainsFunc(n.Roles, func(r Role) bool { return r != RoleLoadBalancer })
+	return slices.ContainsFunc(n.Roles, func(r Role) bool { return r != RoleEtcd && r != RoleLoadBalancer })
 }
 
 // RunsPods reports whether pods are placed on the node without asking for it:
@@ -65,7 +65,7 @@ func (p *placer) eligible(t *podTemplate) ([]int, error) {
 			return nil, fmt.Errorf("nodeName %q: no such node", name)
 		}
 		if !p.nodes[i].InDatapath() {
-			return nil, fmt.Errorf("nodeName %q: a load balancer runs no pods", name)
+			return nil, fmt.Errorf("nodeName %q: it is no node of the cluster: only control planes and workers run pods", name)
 		}
 		return []int{i}, nil
 	}

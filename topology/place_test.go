@@ -56,9 +56,9 @@ func TestPlacement(t *testing.T) {
 			map[string]int{"m1": 2}},
 		{"daemon set on workers", mixedNodes, daemonSet("agent", ""), map[string]int{"w1": 1, "w2": 1}},
 		{"daemon set tolerating everything", mixedNodes, daemonSet("agent", "tolerations: [{operator: Exists}]"),
-			map[string]int{"m1": 1, "w1": 1, "w2": 1, "e1": 1}},
-		{"daemon set tolerating etcd alone", mixedNodes, daemonSet("agent", "tolerations: [{key: node-role.kubernetes.io/etcd, operator: Exists, effect: NoSchedule}]"),
-			map[string]int{"w1": 1, "w2": 1, "e1": 1}},
+			map[string]int{"m1": 1, "w1": 1, "w2": 1}},
+		{"daemon set tolerating one role of two", mixedNodes, daemonSet("agent", "tolerations: [{key: node-role.kubernetes.io/etcd, operator: Exists, effect: NoSchedule}]"),
+			map[string]int{"w1": 1, "w2": 1}},
 		{"without workers all nodes will do", "spec: {nodes: [{name: m1, roles: [control-plane]}, {name: lb, roles: [load-balancer]}]}",
 			deployment("web", 2, ""), map[string]int{"m1": 2}},
 	} {
@@ -74,7 +74,8 @@ func TestPlacement(t *testing.T) {
 func TestPlacementErrors(t *testing.T) {
 	for _, tc := range []struct{ name, objects, want string }{
 		{"unknown node", deployment("web", 1, "nodeName: w9"), `place Deployment/web in namespace default: nodeName "w9": no such node`},
-		{"load balancer", deployment("web", 1, "nodeName: lb"), "a load balancer runs no pods"},
+		{"load balancer", deployment("web", 1, "nodeName: lb"), `nodeName "lb": it is no node of the cluster`},
+		{"etcd alone", deployment("web", 1, "nodeName: e1"), `nodeName "e1": it is no node of the cluster`},
 		{"no node for selector", deployment("web", 1, "nodeSelector: {disk: tape}"), "no node for nodeSelector map[disk:tape]"},
 	} {
 		_, _, err := Allocate(cluster(t, mixedNodes), manifests(t, tc.objects), nil)
@@ -84,10 +85,10 @@ func TestPlacementErrors(t *testing.T) {
 	}
 }
 
-func TestLoadBalancersAreOutsideTheDatapath(t *testing.T) {
+func TestEtcdAndLoadBalancersAreOutsideTheDatapath(t *testing.T) {
 	snap, _ := allocate(t, cluster(t, mixedNodes), nil, nil)
 	for _, n := range snap.Nodes {
-		if got, want := n.PodCIDR.IsValid(), n.Name != "lb"; got != want || n.InDatapath() != want {
+		if got, want := n.PodCIDR.IsValid(), n.Name != "lb" && n.Name != "e1"; got != want || n.InDatapath() != want {
 			t.Errorf("%s: lease %s, in datapath %v", n.Name, n.PodCIDR, n.InDatapath())
 		}
 	}

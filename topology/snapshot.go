@@ -57,16 +57,9 @@ type NodeState struct {
 	VTEPMAC string `json:"vtepMAC,omitempty"`
 }
 
-// InDatapath reports whether the node carries pods and services. One that is
-// nothing but a load balancer in front of the apiservers does not.
-func (n NodeState) InDatapath() bool {
-	for _, r := range n.Roles {
-		if r != RoleLoadBalancer {
-			return true
-		}
-	}
-	return len(n.Roles) == 0
-}
+// InDatapath reports whether the node carries pods and services, as
+// [Node.InDatapath] says; one without roles does.
+func (n NodeState) InDatapath() bool { return len(n.Roles) == 0 || n.Node.InDatapath() }
 
 // Zone is the node's topology zone, empty if it has none (core/v1
 // LabelTopologyZone).

@@ -10,7 +10,7 @@ func (v *validator) nodes() {
 	if v.bad["spec.nodes"] && len(nodes) == 0 {
 		return
 	}
-	if !slices.ContainsFunc(nodes, Node.InDatapath) {
+	if !slices.ContainsFunc(nodes, func(n Node) bool { return n.InDatapath() || n.HasRole(RoleEtcd) }) {
 		v.errorf("spec.nodes", "no-nodes", "no node can run anything: there has to be one that is more than a load balancer")
 	}
 	seen := map[netip.Addr]string{}

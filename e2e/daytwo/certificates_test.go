@@ -43,8 +43,8 @@ func (b *bed) certificates(t *testing.T) {
 		hosts[c.Host]++
 	}
 	// A member has the authority of etcd, its own two certificates and the one
-	// for health checks, and as any node the cluster's authority and kube-proxy's.
-	if authorities != 3 || hosts["etcd02"] != 6 || hosts["master01"] <= hosts["etcd02"] {
+	// for health checks, and as any machine the cluster's authority.
+	if authorities != 3 || hosts["etcd02"] != 5 || hosts["master01"] <= hosts["etcd02"] {
 		t.Errorf("%d authorities, by host %v", authorities, hosts)
 	}
 

@@ -136,7 +136,7 @@ func TestMembership(t *testing.T) {
 		if got := b.members("master02"); !slices.Equal(got, []string{"etcd03 started learner=false", "master02 started learner=false"}) {
 			t.Errorf("%q", got)
 		}
-		if got := b.kubectl("master02", "get nodes -o name"); got != "node/etcd03\nnode/master02\nnode/node01" {
+		if got := b.kubectl("master02", "get nodes -o name"); got != "node/master02\nnode/node01" {
 			t.Errorf("%q", got)
 		}
 		if got := b.kubectl("master02", "get configmap first second -o name"); got != "configmap/first\nconfigmap/second" {

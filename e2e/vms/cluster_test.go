@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -215,7 +216,7 @@ func (c *cluster) installControlPlane(t *testing.T) {
 // controllers do their work: a namespace gets its service account.
 func (c *cluster) serves(t *testing.T) {
 	t.Helper()
-	for _, m := range c.Machines {
+	for _, m := range c.nodes() {
 		testnet.Eventually(t, forLong, "the API answers "+m.Name()+" through its balancer", func() (bool, string) {
 			out, _ := m.Sh("curl -sS -m 60 --cacert /etc/kubernetes/pki/ca.crt https://127.0.0.1:8443/readyz")
 			return out == "ok", out
@@ -241,28 +242,36 @@ func (c *cluster) unchanged(t *testing.T, phases ...string) {
 // units are what has to run on each machine, by name.
 var units = map[string][]string{
 	"vm1": {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "api-balancer", "containerd", "kubelet", "kube-proxy", "slipway-agent"},
-	"vm2": {"etcd", "api-balancer", "containerd", "kubelet", "kube-proxy", "slipway-agent"},
+	"vm2": {"etcd"},
 	"vm3": {"etcd", "api-balancer", "containerd", "kubelet", "kube-proxy", "slipway-agent"},
 }
 
-// works waits until all nodes are ready and each reaches a pod by its service.
+// nodes are the machines that are nodes of the cluster.
+func (c *cluster) nodes() []*Machine {
+	return slices.DeleteFunc(slices.Clone(c.Machines), func(m *Machine) bool { return !slices.Contains(units[m.Name()], "kubelet") })
+}
+
+// works waits until all nodes are ready, each reaches a pod by its service, and all
+// that was installed runs.
 func (c *cluster) works(t *testing.T) {
 	t.Helper()
 	first := c.Machines[0]
 	testnet.Eventually(t, forLong, "all nodes are ready", func() (bool, string) {
 		out, _ := first.Sh(kubectl + "get nodes --no-headers -o wide")
-		return strings.Count(out, " Ready ") == len(c.Machines), out
+		return strings.Count(out, " Ready ") == len(c.nodes()) && strings.Count(out, "\n") == len(c.nodes()), out
 	})
-	for _, m := range c.Machines {
+	for _, m := range c.nodes() {
 		testnet.Eventually(t, forLong, "a pod answers "+m.Name(), func() (bool, string) {
 			out, code := m.Sh("dig +short +time=20 +tries=1 @10.96.0.10 kubernetes.default.svc.cluster.local")
 			return code == 0 && strings.TrimSpace(out) == "10.96.0.1", out
 		})
+		m.Must(settings + "ip -d link show flannel.1 | grep -q vxlan")
+	}
+	for _, m := range c.Machines {
 		testnet.Eventually(t, forLong, "all of "+m.Name()+" runs", func() (bool, string) {
 			out, code := m.Sh("systemctl is-active " + strings.Join(units[m.Name()], " ") + "; systemctl --failed --no-legend")
 			return code == 0 && strings.TrimSpace(strings.ReplaceAll(out, "active", "")) == "", fmt.Sprintln(units[m.Name()], out)
 		})
-		m.Must(settings + "ip -d link show flannel.1 | grep -q vxlan")
 	}
 }
 
@@ -308,7 +317,7 @@ func (c *cluster) returns(t *testing.T) {
 	t.Helper()
 	testnet.Eventually(t, forLong, "every kubelet is back", func() (bool, string) {
 		out, _ := c.Machines[0].Sh(kubectl + "get nodes -o jsonpath='{range .items[*]}{.status.nodeInfo.bootID}{\"\\n\"}{end}'")
-		for _, m := range c.Machines {
+		for _, m := range c.nodes() {
 			if !strings.Contains(out, bootOf(m)) {
 				return false, out
 			}

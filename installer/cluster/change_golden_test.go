@@ -74,11 +74,11 @@ func TestGoldenLeave(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			text := said(Drain(to, ch.Removed, 5*time.Minute)) + said(Quiet(from, to)) + "## the others follow, one at a time\n" + follow(before, after, name, false)
+			text := said(Drain(to, ch.Former, 5*time.Minute)) + said(Quiet(from, to)) + "## the others follow, one at a time\n" + follow(before, after, name, false)
 			if len(ch.Leaving) > 0 {
 				text += said(LeaveEtcd(Members(to)[0].Name, ch.Leaving))
 			}
-			text += fmt.Sprintf("## everything is undone on %s\n", name) + said(Forget(to, ch.Removed)) + "## no longer wanted on those that stay\n" + follow(before, after, name, true)
+			text += fmt.Sprintf("## everything is undone on %s\n", name) + said(Forget(to, ch.Former)) + "## no longer wanted on those that stay\n" + follow(before, after, name, true)
 			compare(t, "testdata/leave-"+name+".txt", text)
 		})
 	}

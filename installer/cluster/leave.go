@@ -13,7 +13,10 @@ import (
 
 // Changed is what two cluster files differ in, as to who is in the cluster.
 type Changed struct {
-	Added, Removed []string // nodes
+	Added, Removed []string // machines
+	// Former are those that were nodes of the cluster and are none any more: removed
+	// ones, and those that only run etcd or balance from now on.
+	Former []string
 	// Leaving are those that no longer run etcd, removed ones among them.
 	Leaving []topology.NodeState
 }
@@ -43,6 +46,11 @@ func Changes(from, to Inputs) (Changed, error) {
 	for _, n := range before.allNodes() {
 		if _, gone := old[n.Name]; gone {
 			c.Removed = append(c.Removed, n.Name)
+		}
+	}
+	for _, n := range before.datapath() {
+		if !named(after.datapath(), n.Name) {
+			c.Former = append(c.Former, n.Name)
 		}
 	}
 	for _, m := range before.members {

@@ -36,15 +36,17 @@ func TestChanges(t *testing.T) {
 	for name, c := range map[string]struct {
 		from, to                []string
 		added, removed, leaving string
+		former                  string
 		fails                   string
 	}{
-		"a worker joins":           {[]string{m1}, []string{m1, w1}, "w1", "", "", ""},
-		"a master leaves":          {[]string{m1, m2, e3, w1}, []string{m2, e3, w1}, "", "m1", "m1", ""},
-		"a role goes":              {[]string{m1, m2, "w1 worker,etcd 20"}, []string{m1, m2, w1}, "", "", "w1", ""},
-		"one for another":          {[]string{m1, e3}, []string{m1, m2}, "m2", "e3", "e3", ""},
-		"no member stays":          {[]string{"m1 control-plane 10", e3}, []string{"m1 control-plane 10", "e4 etcd 13"}, "", "", "", "no member of etcd stays"},
-		"no control plane stays":   {[]string{"m1 control-plane 10", e3}, []string{"m2 control-plane 11", e3}, "", "", "", "no node of the control plane stays"},
-		"an address is of another": {[]string{m1, w1}, []string{m1, "w1 worker 21"}, "", "", "", "remove it and add it again"},
+		"a worker joins":           {[]string{m1}, []string{m1, w1}, "w1", "", "", "", ""},
+		"a master leaves":          {[]string{m1, m2, e3, w1}, []string{m2, e3, w1}, "", "m1", "m1", "m1", ""},
+		"a role goes":              {[]string{m1, m2, "w1 worker,etcd 20"}, []string{m1, m2, w1}, "", "", "w1", "", ""},
+		"a worker runs etcd alone": {[]string{m1, "w1 worker,etcd 20"}, []string{m1, "w1 etcd 20"}, "", "", "", "w1", ""},
+		"one for another":          {[]string{m1, e3}, []string{m1, m2}, "m2", "e3", "e3", "", ""},
+		"no member stays":          {[]string{"m1 control-plane 10", e3}, []string{"m1 control-plane 10", "e4 etcd 13"}, "", "", "", "", "no member of etcd stays"},
+		"no control plane stays":   {[]string{"m1 control-plane 10", e3}, []string{"m2 control-plane 11", e3}, "", "", "", "", "no node of the control plane stays"},
+		"an address is of another": {[]string{m1, w1}, []string{m1, "w1 worker 21"}, "", "", "", "", "remove it and add it again"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := Changes(with(t, c.from...), with(t, c.to...))
@@ -58,8 +60,8 @@ func TestChanges(t *testing.T) {
 			for _, n := range got.Leaving {
 				leaving = append(leaving, n.Name)
 			}
-			all := []string{strings.Join(got.Added, ","), strings.Join(got.Removed, ","), strings.Join(leaving, ",")}
-			if d := cmp.Diff([]string{c.added, c.removed, c.leaving}, all); d != "" || err != nil {
+			all := []string{strings.Join(got.Added, ","), strings.Join(got.Removed, ","), strings.Join(leaving, ","), strings.Join(got.Former, ",")}
+			if d := cmp.Diff([]string{c.added, c.removed, c.leaving, c.former}, all); d != "" || err != nil {
 				t.Errorf("%v %s", err, d)
 			}
 		})

@@ -81,7 +81,7 @@ func TestWhoRunsKubelet(t *testing.T) {
 		"[{name: m, roles: [control-plane, etcd]}, {name: a}, {name: b}]":                                                            "m a b",
 		"[{name: m, roles: [control-plane, etcd, worker]}, {name: a}]":                                                               "m a",
 		"[{name: m, roles: [control-plane, etcd]}]":                                                                                  "m",
-		"[{name: m, roles: [control-plane]}, {name: n, roles: [control-plane]}, {name: e, roles: [etcd]}]":                           "m n e",
+		"[{name: m, roles: [control-plane]}, {name: n, roles: [control-plane]}, {name: e, roles: [etcd]}]":                           "m n",
 		"[{name: m, roles: [control-plane, etcd]}, {name: a}, {name: l, roles: [load-balancer]}, {name: k, roles: [load-balancer]}]": "m a",
 	} {
 		in := inputs(t, "apiVersion: slipway/v1alpha1\nkind: Cluster\nmetadata: {name: demo}\nspec: {components: full, nodes: "+nodes+"}\n")

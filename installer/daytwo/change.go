@@ -62,7 +62,7 @@ func (c *Cluster) Change(ctx context.Context, to cluster.Inputs, o ChangeOptions
 	if err != nil {
 		return nil, err
 	}
-	if err := c.drain(ctx, to, res.Removed, o); err != nil {
+	if err := c.drain(ctx, to, res.Former, o); err != nil {
 		return res, err
 	}
 	if err := c.quiet(ctx, to, o); err != nil {
@@ -193,10 +193,10 @@ func (c *Cluster) leave(ctx context.Context, to cluster.Inputs, res *Result, o C
 			res.Left = append(res.Left, name)
 		}
 	}
-	if len(res.Removed) == 0 || len(cluster.Masters(to)) == 0 {
+	if len(res.Former) == 0 || len(cluster.Masters(to)) == 0 {
 		return nil
 	}
-	return c.engine().Apply(ctx, installer.Plan{Phases: []installer.Phase{cluster.Forget(to, res.Removed)}})
+	return c.engine().Apply(ctx, installer.Plan{Phases: []installer.Phase{cluster.Forget(to, res.Former)}})
 }
 
 // staying is a member that was there before, stays, and is well.

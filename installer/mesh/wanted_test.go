@@ -53,15 +53,17 @@ func TestWanted(t *testing.T) {
     - {name: k, roles: [load-balancer], segment: a}
   controlPlane: {loadBalancer: {mode: external, vip: 10.0.1.200}}
 `
-	apart := []string{"e>o", "m>o", "n>o", "o>e", "o>m", "o>n"}
-	all := full("m", "e", "n", "o")
+	apart := []string{"m>o", "n>o", "o>m", "o>n"}
+	inCluster := full("m", "n", "o") // e is no node of the cluster
 	// Services are reached from all machines, at all that pods and services are on.
-	services := slices.Concat(all, []string{"l>m", "l>e", "l>n", "l>o", "k>m", "k>e", "k>n", "k>o"})
+	fromEtcd := append(full("m", "n", "o"), "e>m", "e>n", "e>o")
+	slices.Sort(fromEtcd)
+	services := slices.Concat(fromEtcd, []string{"l>m", "l>n", "l>o", "k>m", "k>n", "k>o"})
 	slices.Sort(services)
 	base := map[string][]string{
-		"2379/tcp": {"m>e"}, "2380/tcp": {"e>m", "m>e"}, "6443/tcp": {"e>m", "n>m", "o>m"}, "10250/tcp": {"m>e", "m>n", "m>o"}, "10256/tcp": {"m>e", "m>n", "m>o"},
-		"2381/tcp": {"e>e", "m>m"}, "10257/tcp": {"m>m"}, "10259/tcp": {"m>m"}, "10249/tcp": {"e>e", "m>m", "n>n", "o>o"}, "10248/tcp": {"e>e", "m>m", "n>n", "o>o"},
-		"30000/tcp": all, "31383/tcp": all, "32767/tcp": all,
+		"2379/tcp": {"m>e"}, "2380/tcp": {"e>m", "m>e"}, "6443/tcp": {"n>m", "o>m"}, "10250/tcp": {"m>n", "m>o"}, "10256/tcp": {"m>n", "m>o"},
+		"2381/tcp": {"e>e", "m>m"}, "10257/tcp": {"m>m"}, "10259/tcp": {"m>m"}, "10249/tcp": {"m>m", "n>n", "o>o"}, "10248/tcp": {"m>m", "n>n", "o>o"},
+		"30000/tcp": fromEtcd, "31383/tcp": fromEtcd, "32767/tcp": fromEtcd,
 	}
 	with := func(more map[string][]string) map[string][]string {
 		out := maps.Clone(base)
@@ -72,18 +74,18 @@ func TestWanted(t *testing.T) {
 		spec string
 		want map[string][]string
 	}{
-		"vxlan":                      {"  network: {mode: flannel-vxlan}\n" + nodes, with(map[string][]string{"8472/udp": all})},
+		"vxlan":                      {"  network: {mode: flannel-vxlan}\n" + nodes, with(map[string][]string{"8472/udp": inCluster})},
 		"vxlan, direct on a segment": {"  network: {mode: flannel-vxlan, vxlan: {port: 4789, directRouting: true}}\n" + nodes, with(map[string][]string{"4789/udp": apart})},
-		"udp":                        {"  network: {mode: flannel-udp}\n" + nodes, with(map[string][]string{"8285/udp": all})},
-		"ipip":                       {"  network: {mode: calico-ipip}\n" + nodes, with(map[string][]string{"ipip": all, "179/tcp": all})},
-		"ipip between segments":      {"  network: {mode: calico-ipip, ipip: {policy: cross-subnet}}\n" + nodes, with(map[string][]string{"ipip": apart, "179/tcp": all})},
-		"a reflector":                {"  network: {mode: calico-ipip, bgp: {topology: route-reflectors, routeReflectors: [n]}}\n" + nodes, with(map[string][]string{"ipip": all, "179/tcp": {"e>n", "m>n", "n>e", "n>m", "n>o", "o>n"}})},
+		"udp":                        {"  network: {mode: flannel-udp}\n" + nodes, with(map[string][]string{"8285/udp": inCluster})},
+		"ipip":                       {"  network: {mode: calico-ipip}\n" + nodes, with(map[string][]string{"ipip": inCluster, "179/tcp": inCluster})},
+		"ipip between segments":      {"  network: {mode: calico-ipip, ipip: {policy: cross-subnet}}\n" + nodes, with(map[string][]string{"ipip": apart, "179/tcp": inCluster})},
+		"a reflector":                {"  network: {mode: calico-ipip, bgp: {topology: route-reflectors, routeReflectors: [n]}}\n" + nodes, with(map[string][]string{"ipip": inCluster, "179/tcp": {"m>n", "n>m", "n>o", "o>n"}})},
 		"a balancer on each node": {"  network: {mode: flannel-vxlan}\n" + nodes + "  controlPlane: {loadBalancer: {mode: node-local}}\n", with(map[string][]string{
-			"8472/udp": all, "8443/tcp": {"e>e", "m>m", "n>n", "o>o"}, "8081/tcp": {"e>e", "m>m", "n>n", "o>o"}, "9090/tcp": {"e>e", "m>m", "n>n", "o>o"},
+			"8472/udp": inCluster, "8443/tcp": {"m>m", "n>n", "o>o"}, "8081/tcp": {"m>m", "n>n", "o>o"}, "9090/tcp": {"m>m", "n>n", "o>o"},
 		})},
 		"balancers": {"  network: {mode: flannel-vxlan}\n" + nodes + balancers, with(map[string][]string{
-			"8472/udp": all, "vrrp": full("l", "k"), "8081/tcp": full("l", "k"), "9090/tcp": {"k>k", "l>l"}, "30000/tcp": services, "31383/tcp": services, "32767/tcp": services,
-			"6443/tcp": {"e>k", "e>l", "k>m", "l>m", "m>k", "m>l", "n>k", "n>l", "o>k", "o>l"},
+			"8472/udp": inCluster, "vrrp": full("l", "k"), "8081/tcp": full("l", "k"), "9090/tcp": {"k>k", "l>l"}, "30000/tcp": services, "31383/tcp": services, "32767/tcp": services,
+			"6443/tcp": {"k>m", "l>m", "m>k", "m>l", "n>k", "n>l", "o>k", "o>l"},
 		})},
 	} {
 		t.Run(name, func(t *testing.T) {
