@@ -90,17 +90,20 @@ func build(t *testing.T) map[string]string {
 
 func suiteName(pkg string) string { return strings.ReplaceAll(pkg, "/", "-") + ".test" }
 
+// suitePatience is what one suite may take in a machine that is emulated.
+const suitePatience = time.Hour
+
 var skipped = regexp.MustCompile(`(?m)^\s*--- SKIP.*\n.*`)
 
 func runSuite(t *testing.T, m *Machine, s suite, has string) {
 	name, pkg, run := suiteName(s.pkg), s.pkg, s.run
 	began := time.Now()
-	out, code := m.Sh(`set -e
-dir=/tmp/` + name + `.d
+	out, code := m.ShWithin(suitePatience, `set -e
+dir=/tmp/`+name+`.d
 mkdir -p $dir && cd $dir
-[ ! -e ` + FilesDir + `/` + name + `.tar ] || tar -xf ` + FilesDir + `/` + name + `.tar
-export ` + testnet.BuiltEnv + `=` + FilesDir + `/slipway ` + testnet.RequireEnv + `=` + has + `
-` + FilesDir + `/` + name + ` -test.v -test.timeout 60m -test.run '` + run + `'
+[ ! -e `+FilesDir+`/`+name+`.tar ] || tar -xf `+FilesDir+`/`+name+`.tar
+export `+testnet.BuiltEnv+`=`+FilesDir+`/slipway `+testnet.RequireEnv+`=`+has+`
+`+FilesDir+`/`+name+` -test.v -test.timeout `+suitePatience.String()+` -test.run '`+run+`'
 `)
 	t.Logf("%s in %s", pkg, time.Since(began).Round(time.Second))
 	for _, s := range skipped.FindAllString(out, -1) {

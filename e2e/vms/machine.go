@@ -201,7 +201,13 @@ func (m *Machine) disconnect() {
 // Sh runs a script in the machine, as root.
 func (m *Machine) Sh(script string) (out string, code int) {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(m.t.Context(), Patience)
+	return m.ShWithin(Patience, script)
+}
+
+// ShWithin is Sh for what may take that long.
+func (m *Machine) ShWithin(limit time.Duration, script string) (out string, code int) {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), limit)
 	defer cancel()
 	out, code, err := m.run(ctx, script)
 	if err != nil {
