@@ -10,7 +10,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # What this project's CI machine must be able to do: a test that would skip for
 # one of these fails there instead.
-CI_REQUIRE := root,vxlan,tun,bpf,iptables,tshark,bird,ping,curl,iperf3,openssl,chromium,playwright,nft,conntrack,iptables-legacy,iptables-nft,flanneld,nginx,haproxy,keepalived,kube-proxy,kubernetes,containerd,conformance,cgroups,sshd,nspawn,rpm
+CI_REQUIRE := root,vxlan,tun,bpf,iptables,tshark,bird,ping,curl,iperf3,openssl,chromium,playwright,nft,conntrack,iptables-legacy,iptables-nft,flanneld,nginx,haproxy,keepalived,kube-proxy,kubernetes,containerd,conformance,kubeadm,cgroups,sshd,nspawn,rpm
 
 .PHONY: all deps deps-labs deps-components build demo test test-unit test-root test-day-two test-vms ui ui-deps bench bench-peers components components-all conformance lint generate clean
 

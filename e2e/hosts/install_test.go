@@ -34,7 +34,7 @@ func built(t *testing.T) {
 // is reset, the machines are what they were.
 func TestInstall(t *testing.T) {
 	built(t)
-	r := Start(t, 3, inotifyCluster+inotifyUbuntu, Ubuntu("host2"))
+	r := Start(t, 3, inotifyCluster+inotifyUbuntu+inotifyRedHat, Ubuntu("host2"), RedHat("host3"))
 	r.Names(beyond)
 	file := r.ClusterFile("flannel-vxlan")
 	bare := r.states(t)
@@ -73,6 +73,7 @@ func TestInstall(t *testing.T) {
 		t.FailNow()
 	}
 	step("pods look up names beyond the cluster, from a host with systemd-resolved too", func(t *testing.T) { r.looksUp(t) })
+	step("NetworkManager leaves the cluster's devices alone", func(t *testing.T) { r.unmanaged(t) })
 	step("as it was rehearsed", func(t *testing.T) { r.sameJournals(t) })
 	var installed map[string][]string
 	step("a second time nothing changes", func(t *testing.T) {
@@ -133,6 +134,26 @@ func (r *Rig) looksUp(t *testing.T) {
 			t.Errorf("the cluster's DNS says %q", got)
 		}
 	}
+}
+
+// unmanaged has NetworkManager, which is not asked by anybody else, say whose devices
+// are its own: the machine's, and none of the cluster's. It is started again, as when
+// it is upgraded, and pods are reached still.
+func (r *Rig) unmanaged(t *testing.T) {
+	t.Helper()
+	host3 := r.Machines[2]
+	host3.Must("systemctl restart NetworkManager && nm-online -q -t 60")
+	states := map[string]string{}
+	for line := range strings.Lines(host3.Must("nmcli -t -f DEVICE,STATE device")) {
+		device, state, _ := strings.Cut(strings.TrimSpace(line), ":")
+		states[strings.TrimRight(device, "0123456789abcdef")] = state
+	}
+	for device, want := range map[string]string{"eth": "connected", "cni": "unmanaged", "flannel.": "unmanaged"} {
+		if states[device] != want {
+			t.Errorf("%s… is %q to NetworkManager, want %s: %v", device, states[device], want, states)
+		}
+	}
+	r.SlipwayMust("install", "verify", "--site", "site")
 }
 
 // itsOwn is what no two installations have in common: what programs keep, names

@@ -28,7 +28,7 @@ var machineScript []byte
 var packages = []string{
 	"systemd", "systemd-sysv", "dbus", "openssh-server", "openssh-sftp-server", "sudo", "iproute2", "iptables", "nftables", "conntrack",
 	"curl", "procps", "ca-certificates", "iputils-ping", "kmod", "nginx-light", "libnginx-mod-stream", "haproxy", "keepalived",
-	"systemd-resolved",
+	"systemd-resolved", "network-manager",
 }
 
 // rootfs is the directory of the machines' file system, which is never changed.

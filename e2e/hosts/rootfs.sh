@@ -33,9 +33,10 @@ mkdir -p var/cache/apt/archives/partial var/lib/apt/lists/partial
 rm -f etc/machine-id var/lib/dbus/machine-id etc/ssh/ssh_host_* etc/hostname etc/resolv.conf
 # Nothing that takes time or reaches out.
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer logrotate.timer \
-	systemd-timesyncd.service systemd-networkd-wait-online.service systemd-resolved.service console-getty.service nginx.service haproxy.service keepalived.service nftables.service conntrackd.service; do
+	systemd-timesyncd.service systemd-networkd-wait-online.service systemd-resolved.service console-getty.service nginx.service haproxy.service keepalived.service nftables.service conntrackd.service \
+	NetworkManager.service NetworkManager-wait-online.service NetworkManager-dispatcher.service; do
 	rm -f etc/systemd/system/*.wants/"$unit"
-	case $unit in nginx* | haproxy* | keepalived* | nftables* | systemd-resolved*) ;; *) ln -sf /dev/null "etc/systemd/system/$unit" ;; esac
+	case $unit in nginx* | haproxy* | keepalived* | nftables* | systemd-resolved* | NetworkManager*) ;; *) ln -sf /dev/null "etc/systemd/system/$unit" ;; esac
 done
 rm -f etc/systemd/system/dbus-org.freedesktop.resolve1.service
 # People who may log in, each with a way of its own to become root.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"slipway/datapath/trace"
 	"slipway/internal/testnet"
@@ -75,8 +76,15 @@ func (r *Rig) traces(t *testing.T, file string) {
 		for name, end := range map[string]func(kill func()){
 			"kill -9": func(kill func()) { kill() },
 			"a cut":   func(kill func()) { r.endSessions(); kill() },
+			"kill -9 of the agents": func(func()) {
+				for _, m := range r.Machines {
+					m.Must("pkill -KILL -f '^[^ ]* host-agent observe'")
+				}
+			},
 		} {
 			cmd := r.Command(binary, "trace", "-f", file, "client", "server:80", "--count", "1000")
+			var said strings.Builder
+			cmd.Stderr = &said
 			r.Begin(cmd)
 			testnet.Eventually(t, patience, "agents observe", func() (bool, string) {
 				n := 0
@@ -88,7 +96,12 @@ func (r *Rig) traces(t *testing.T, file string) {
 				return n == len(r.Machines), name
 			})
 			end(func() { _ = cmd.Process.Kill() })
-			_ = cmd.Wait() // it was killed
+			stuck := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+			_ = cmd.Wait() // it was killed, or says for itself what is wrong
+			stuck.Stop()
+			if code := cmd.ProcessState.ExitCode(); code == 0 || code > 0 && !strings.Contains(said.String(), "host") {
+				t.Errorf("after %s: exit code %d, and it says %q", name, code, said.String())
+			}
 			testnet.Eventually(t, patience, "nothing is left after "+name, func() (bool, string) {
 				now := r.lent()
 				return now == before, now

@@ -46,7 +46,7 @@ var layers = [][]string{
 	{"cmd/slipway"},
 	{"e2e/rig", "e2e/program"}, // machines for the tests of the installer; the program for the tests of the whole
 	{"e2e/hosts", "e2e/vms"},   // machines that are reached by SSH
-	{"e2e", "e2e/kubeproxy", "e2e/robust", "e2e/tracing", "e2e/installer", "e2e/interop", "e2e/machines", "e2e/balance", "e2e/conformance", "e2e/components", "e2e/daytwo", "e2e/pages"}, // tests of the whole
+	{"e2e", "e2e/kubeproxy", "e2e/robust", "e2e/tracing", "e2e/installer", "e2e/interop", "e2e/machines", "e2e/balance", "e2e/conformance", "e2e/components", "e2e/daytwo", "e2e/pages", "e2e/foreign"}, // tests of the whole
 }
 
 // pure packages compute and never look at a kernel: none of these may be in

@@ -69,6 +69,7 @@ const (
 	RPM Capability = "rpm"
 	// Conformance: Kubernetes' own tests and their image, built; see [Lacks].
 	Conformance Capability = "conformance"
+	Kubeadm     Capability = "kubeadm" // built; see [Lacks]
 )
 
 // RequireEnv names the capabilities, separated by commas, whose absence is a

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -41,6 +42,27 @@ func Ubuntu(name string) Option {
 			}
 		}
 		return nil
+	}
+}
+
+// As the RHEL family has it: NetworkManager sets up the machine's device and its name
+// servers, and takes care of whatever else turns up unless it is told not to.
+const keyfile = "[connection]\nid=eth0\ntype=ethernet\ninterface-name=eth0\n\n[ipv4]\nmethod=manual\naddress1=%s,%s\ndns=%[2]s;\n\n[ipv6]\nmethod=ignore\n"
+
+// inotifyRedHat is what NetworkManager takes beside a machine's own.
+const inotifyRedHat = 2
+
+// RedHat makes one machine of a rig, which is not on yet, like those of the RHEL family.
+func RedHat(name string) Option {
+	return func(m *Machine) error {
+		if m.name != name {
+			return nil
+		}
+		own := netip.PrefixFrom(m.Address, network.Bits())
+		if err := m.put("/etc/NetworkManager/system-connections/eth0.nmconnection", 0o600, fmt.Appendf(nil, keyfile, own, address(1).Addr())); err != nil {
+			return err
+		}
+		return m.link(units+"NetworkManager.service", libUnits+"NetworkManager.service")
 	}
 }
 

@@ -1,0 +1,3 @@
+// Package foreign tests what Slipway does with clusters that it did not make: kubeadm
+// makes one on machines of [hosts], from upstream's programs.
+package foreign
