@@ -262,7 +262,7 @@ func (c *cluster) refuses(t *testing.T) {
 	}
 	c.inTheWay(t, file, "cni-leftovers host1", "cni-leftovers host2")
 	for _, m := range c.Machines {
-		m.Must("kube-proxy --cleanup 2>&1; rm -r /etc/cni/net.d/10-bridge.conflist /var/lib/cni/networks/pods")
+		m.Must("for i in iptables ip6tables; do $i-save | grep -vE 'KUBE-' | $i-restore; done; rm -r /etc/cni/net.d/10-bridge.conflist /var/lib/cni/networks/pods")
 	}
 	c.inTheWay(t, file)
 }

@@ -152,7 +152,8 @@ func checkNetworkLeftovers(j *judge, _ topology.NodeState, f facts.Facts) {
 		j.fail("ip link delete "+found[0]+" (each), or reboot: what they lead to is no longer there", "there are devices of an older pod network: %s", strings.Join(found, ", "))
 	}
 	if chains := sortedKeys(f.Firewall.Chains); len(chains) > 0 {
-		j.fail("kube-proxy --cleanup, or take them out of iptables-save's output and give it to iptables-restore, or reboot", "there are chains of another cluster's: %s", strings.Join(chains, "*, ")+"*")
+		// kube-proxy --cleanup leaves those that kubelet makes.
+		j.fail(fmt.Sprintf("for i in iptables ip6tables; do $i-save | grep -vE '%s' | $i-restore; done (those of iptables-legacy too, where it is in use), or reboot", strings.Join(chains, "|")), "there are chains of another cluster's: %s", strings.Join(chains, "*, ")+"*")
 	}
 	if slices.Contains(f.Firewall.Tables, "ip kube-proxy") {
 		j.fail("nft delete table ip kube-proxy", "there are rules of another cluster's kube-proxy: table ip kube-proxy")
