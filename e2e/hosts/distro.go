@@ -62,6 +62,10 @@ func RedHat(name string) Option {
 		if err := m.put("/etc/NetworkManager/system-connections/eth0.nmconnection", 0o600, fmt.Appendf(nil, keyfile, own, address(1).Addr())); err != nil {
 			return err
 		}
+		// Its scripts' helper comes and goes with events, and there are no scripts.
+		if err := m.link("/etc/systemd/system/NetworkManager-dispatcher.service", "/dev/null"); err != nil {
+			return err
+		}
 		return m.link(units+"NetworkManager.service", libUnits+"NetworkManager.service")
 	}
 }

@@ -36,6 +36,7 @@ func TestInstall(t *testing.T) {
 	built(t)
 	r := Start(t, 3, inotifyCluster+inotifyUbuntu+inotifyRedHat, Ubuntu("host2"), RedHat("host3"))
 	r.Names(beyond)
+	r.settled(t)
 	file := r.ClusterFile("flannel-vxlan")
 	bare := r.states(t)
 	untouched := func(t *testing.T) { t.Helper(); r.same(t, bare, nil) }
@@ -103,6 +104,19 @@ func TestInstall(t *testing.T) {
 			t.Errorf("after --purge there is %v", left)
 		}
 	})
+}
+
+// settled waits until NetworkManager has set up host3's device, and the kernel has found
+// the machines' own IPv6 addresses to be nobody else's (RFC 4862 §5.4).
+func (r *Rig) settled(t *testing.T) {
+	t.Helper()
+	r.Machine("host3").Must("nm-online -s -q -t 60")
+	for _, m := range r.Machines {
+		testnet.Eventually(t, patience, "the addresses of "+m.name+" are its own", func() (bool, string) {
+			out := m.Must("ip -6 -o addr show tentative")
+			return out == "", out
+		})
+	}
 }
 
 // beyond is the address of all names of the network around (RFC 5737).

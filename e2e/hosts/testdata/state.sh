@@ -4,21 +4,23 @@
 # What is left out, and why:
 #   /proc /sys /dev            the kernel's; what counts of it is printed below
 #   /tmp /var/tmp              belongs to nobody
-#   /run/systemd /run/udev /run/sudo /run/log /run/motd.dynamic, the journal,
+#   /run/systemd /run/user /run/udev /run/sudo /run/log /run/motd.dynamic, the journal,
 #   /var/log/{btmp,wtmp,lastlog}
 #                              change by themselves as somebody logs in
+#   /{run,var/lib}/NetworkManager
+#                              what it has seen, for itself
 #   /run/sshd.pid              another when sshd was started again
 #   /var/lib/systemd           notes of systemd's own about its timers and seeds
 #   times of files             reading a directory's changes them
-skip="-path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /var/tmp -o -path /run/systemd -o -path /run/udev -o -path /run/sudo -o -path /run/log -o -path /run/motd.dynamic -o -path /run/sshd.pid
-	-o -path /var/log/journal -o -path /var/log/btmp -o -path /var/log/wtmp -o -path /var/log/lastlog -o -path /var/lib/systemd"
+skip="-path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /var/tmp -o -path /run/systemd -o -path /run/user -o -path /run/udev -o -path /run/sudo -o -path /run/log -o -path /run/motd.dynamic -o -path /run/sshd.pid
+	-o -path /var/log/journal -o -path /var/log/btmp -o -path /var/log/wtmp -o -path /var/log/lastlog -o -path /var/lib/systemd -o -path /run/NetworkManager -o -path /var/lib/NetworkManager"
 for top in / /run /var/lib; do
 	find $top -xdev \( $skip \) -prune -o -printf 'file %p %y %m %u:%g %l\n'
 	case $top in /) touched="-newerct @$1" ;; *) touched=-true ;; esac # the others are the machine's own
 	find $top -xdev \( $skip \) -prune -o -type f $touched -print0 | xargs -0r sha256sum 2>/dev/null | sed 's/^\([0-9a-f]*\)  \(.*\)/sum \2 \1/'
 	find $top -xdev \( $skip \) -prune -o -type f ! $touched -printf 'old %p\n'
 done | sort -u
-systemctl list-unit-files --no-legend --no-pager --no-ask-password | awk '{ print "unit file", $1, $2 }' | sort
+systemctl list-unit-files --no-legend --no-pager --no-ask-password | awk '$1 !~ /^session-/ { print "unit file", $1, $2 }' | sort
 # Sessions come and go with those who look.
 systemctl list-units --all --no-legend --no-pager --plain --type=service,socket,timer,mount |
 	awk '$1 !~ /^(session-|user@|user-runtime-dir@|run-user-)/ && $2 == "loaded" && $1 !~ /^(systemd-tmpfiles-clean|systemd-logind|systemd-hostnamed|systemd-timedated|dbus|ssh@)/ { print "unit", $1, $3 }' | sort
