@@ -1,12 +1,13 @@
 package hosts
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"slipway/datapath/trace"
 	"slipway/internal/testnet"
@@ -76,13 +77,8 @@ func (r *Rig) traces(t *testing.T, file string) {
 		for name, end := range map[string]func(kill func()){
 			"kill -9": func(kill func()) { kill() },
 			"a cut":   func(kill func()) { r.endSessions(); kill() },
-			"kill -9 of an agent": func(func()) {
-				r.Machine("host2").Must("pkill -KILL -f '^[^ ]* host-agent observe'")
-			},
 		} {
 			cmd := r.Command(binary, "trace", "-f", file, "client", "server:80", "--count", "1000")
-			var said strings.Builder
-			cmd.Stderr = &said
 			r.Begin(cmd)
 			testnet.Eventually(t, patience, "agents observe", func() (bool, string) {
 				n := 0
@@ -94,20 +90,57 @@ func (r *Rig) traces(t *testing.T, file string) {
 				return n == len(r.Machines), name
 			})
 			end(func() { _ = cmd.Process.Kill() })
-			stuck := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
-			_ = cmd.Wait() // it was killed, or says for itself what is wrong
-			stuck.Stop()
-			if code := cmd.ProcessState.ExitCode(); code == 0 || code > 0 && !strings.Contains(said.String(), "host") {
-				t.Errorf("after %s: exit code %d, and it says %q", name, code, said.String())
-			}
+			_ = cmd.Wait() // it was killed
 			testnet.Eventually(t, patience, "nothing is left after "+name, func() (bool, string) {
 				now := r.lent()
 				return now == before, now
 			})
 		}
 	})
+	t.Run("a host's agents are killed", func(t *testing.T) { r.agentsDie(t, file) })
 	if now := r.lent(); now != before {
 		t.Errorf("before:\n%s\nafterwards:\n%s", before, now)
+	}
+}
+
+// agentsDie kills what observes on host3, again and again: packets are sent and
+// followed on the other hosts, and traces say what was not seen.
+func (r *Rig) agentsDie(t *testing.T, file string) {
+	const packets = 20
+	cmd := r.Command(binary, "trace", "-f", file, "client", "server:80", "--count", strconv.Itoa(packets), "-o", "json")
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &said
+	r.Begin(cmd)
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	killed := 0
+	testnet.Eventually(t, patience, "all packets were sent", func() (bool, string) {
+		select {
+		case <-ended:
+			return true, ""
+		default:
+		}
+		if _, code := r.Machine("host3").Sh("pkill -KILL -f '^[^ ]* host-agent observe'"); code == 0 {
+			killed++
+		}
+		return false, said.String()
+	})
+	var list struct{ Items []*trace.Trace }
+	if err := json.Unmarshal(out.Bytes(), &list); err != nil || len(list.Items) != packets {
+		t.Fatalf("exit code %d, %d packets, %v: %s", cmd.ProcessState.ExitCode(), len(list.Items), err, said.String())
+	}
+	unseen := 0
+	for _, tr := range list.Items {
+		if tr.Verdict != trace.Delivered {
+			t.Errorf("a packet that arrives is %s: %v", tr.Verdict, tr.Notes)
+		}
+		if slices.ContainsFunc(tr.Notes, func(n string) bool { return strings.HasPrefix(n, "nothing is known of what happened on host3: ") }) {
+			unseen++
+		}
+	}
+	t.Logf("%d agents were killed, and %d of %d packets were not seen on host3", killed, unseen, packets)
+	if killed == 0 || unseen == 0 {
+		t.Errorf("no trace says what was not seen: %v", list.Items[0].Notes)
 	}
 }
 
