@@ -111,8 +111,11 @@ func (r *Rig) agentsDie(t *testing.T, file string) {
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	r.Begin(cmd)
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // the code says it
+	}()
 	killed := 0
 	testnet.Eventually(t, patience, "all packets were sent", func() (bool, string) {
 		select {
