@@ -24,9 +24,14 @@ const fourMachines = `  components: light
 // had so far.
 func (b *bed) of(names ...string) cluster.Inputs {
 	b.t.Helper()
+	return b.ofNodes(slices.DeleteFunc(slices.Clone(b.Rig.Inputs.Cluster.Spec.Nodes), func(n topology.Node) bool { return !slices.Contains(names, n.Name) }))
+}
+
+func (b *bed) ofNodes(nodes []topology.Node) cluster.Inputs {
+	b.t.Helper()
 	in := b.Rig.Inputs
 	c := *in.Cluster
-	c.Spec.Nodes = slices.DeleteFunc(slices.Clone(c.Spec.Nodes), func(n topology.Node) bool { return !slices.Contains(names, n.Name) })
+	c.Spec.Nodes = nodes
 	var err error
 	in.Cluster = &c
 	if in.Snapshot, b.had, err = topology.Allocate(&c, &topology.Objects{}, b.had); err != nil {
@@ -38,7 +43,11 @@ func (b *bed) of(names ...string) cluster.Inputs {
 // becomes changes the cluster, which then is what it has become.
 func (b *bed) becomes(o daytwo.ChangeOptions, names ...string) *daytwo.Result {
 	b.t.Helper()
-	to := b.of(names...)
+	return b.become(b.of(names...), o)
+}
+
+func (b *bed) become(to cluster.Inputs, o daytwo.ChangeOptions) *daytwo.Result {
+	b.t.Helper()
 	res, err := b.Change(b.t.Context(), to, o)
 	if err != nil {
 		b.t.Fatal(err)
@@ -144,6 +153,25 @@ func TestMembership(t *testing.T) {
 		}
 		if got, code := b.Nodes["node01"].Sh("grep -rF 192.168.233.10 /etc/slipway /etc/kubernetes /etc/hosts"); code == 0 {
 			t.Errorf("the worker knows it still: %s", got)
+		}
+		b.Unchanged(t, b.plan())
+	})
+	b.run("a worker runs etcd alone", func(t *testing.T) {
+		nodes := slices.Clone(b.Cluster.Inputs.Cluster.Spec.Nodes)
+		i := slices.IndexFunc(nodes, func(n topology.Node) bool { return n.Name == "node01" })
+		nodes[i].Roles = []topology.Role{topology.RoleEtcd}
+		res := b.become(b.ofNodes(nodes), daytwo.ChangeOptions{})
+		if !slices.Equal(res.Former, []string{"node01"}) || len(res.Removed) != 0 {
+			t.Errorf("%+v", res)
+		}
+		if got := b.members("node01"); len(got) != 3 || strings.Contains(strings.Join(got, ""), "learner=true") {
+			t.Errorf("%q", got)
+		}
+		if got := b.kubectl("master02", "get nodes -o name"); got != "node/master02" {
+			t.Errorf("%q", got)
+		}
+		if got, code := b.Nodes["node01"].Sh("pgrep -x kube-proxy || ls /etc/kubernetes/kube-proxy.conf"); code == 0 {
+			t.Errorf("it is a node still: %s", got)
 		}
 		b.Unchanged(t, b.plan())
 	})

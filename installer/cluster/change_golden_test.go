@@ -78,7 +78,7 @@ func TestGoldenLeave(t *testing.T) {
 			if len(ch.Leaving) > 0 {
 				text += said(LeaveEtcd(Members(to)[0].Name, ch.Leaving))
 			}
-			text += fmt.Sprintf("## everything is undone on %s\n", name) + said(Forget(to, ch.Former)) + "## no longer wanted on those that stay\n" + follow(before, after, name, true)
+			text += fmt.Sprintf("## everything is undone on %s\n", name) + "## no longer wanted on those that stay\n" + follow(before, after, name, true) + said(Forget(to, ch.Former))
 			compare(t, "testdata/leave-"+name+".txt", text)
 		})
 	}

@@ -77,6 +77,9 @@ func (c *Cluster) Change(ctx context.Context, to cluster.Inputs, o ChangeOptions
 	if err := c.retire(ctx, to, before, after, res); err != nil {
 		return res, err
 	}
+	if err := c.deregister(ctx, to, res.Former); err != nil {
+		return res, err
+	}
 	return res, c.dropCertificates(to)
 }
 
@@ -166,8 +169,8 @@ func (c *Cluster) quiet(ctx context.Context, to cluster.Inputs, o ChangeOptions)
 	return err
 }
 
-// leave takes nodes that are not in the cluster any more out of etcd, undoes what
-// is on them, and has the API forget them.
+// leave takes nodes that are not in the cluster any more out of etcd, and undoes what
+// is on them.
 func (c *Cluster) leave(ctx context.Context, to cluster.Inputs, res *Result, o ChangeOptions) error {
 	if len(res.Leaving) > 0 {
 		by, err := c.staying(ctx, to)
@@ -193,10 +196,15 @@ func (c *Cluster) leave(ctx context.Context, to cluster.Inputs, res *Result, o C
 			res.Left = append(res.Left, name)
 		}
 	}
-	if len(res.Former) == 0 || len(cluster.Masters(to)) == 0 {
+	return nil
+}
+
+// deregister removes nodes from the API, when nothing on them can tell it of them any more.
+func (c *Cluster) deregister(ctx context.Context, to cluster.Inputs, names []string) error {
+	if len(names) == 0 || len(cluster.Masters(to)) == 0 {
 		return nil
 	}
-	return c.engine().Apply(ctx, installer.Plan{Phases: []installer.Phase{cluster.Forget(to, res.Former)}})
+	return c.engine().Apply(ctx, installer.Plan{Phases: []installer.Phase{cluster.Forget(to, names)}})
 }
 
 // staying is a member that was there before, stays, and is well.
