@@ -54,18 +54,7 @@ func newBed(t *testing.T, mode, node, configuration string) *bed {
 	}
 	b.api = api
 	t.Cleanup(func() { _ = b.api.Close() })
-	b.proxy, err = realproxy.Start(realproxy.Config{
-		Program: program, NS: b.real, Dir: t.TempDir(), Node: node, Mode: mode, Options: b.options(s), MinSync: time.Millisecond,
-	}, b.api)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.proxy.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	next(t, b.proxy)
+	b.proxy = started(t, realproxy.Config{Program: program, NS: b.real, Node: node, Mode: mode, Options: b.options(s), MinSync: time.Millisecond}, b.api)
 	if mode == "iptables" {
 		same(t, b.real, b.real) // the canaries are there
 	}

@@ -133,19 +133,37 @@ func theirs(t *testing.T, c one, mode string) (*netns.NS, *realproxy.API, *realp
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = api.Close() })
-	p, err := realproxy.Start(realproxy.Config{
-		Program: program, NS: ns, Dir: t.TempDir(), Node: c.Node, Mode: mode, Options: c.Options,
-	}, api)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Stop(); err != nil {
-			t.Error(err)
+	return ns, api, started(t, realproxy.Config{Program: program, NS: ns, Node: c.Node, Mode: mode, Options: c.Options}, api)
+}
+
+// started runs kube-proxy, which has taken in what there is. One that hears of the
+// services' range after its first sync, as happens on a busy machine, has no rule for
+// it in nftables mode until it starts over (OnServiceCIDRsChanged of
+// pkg/proxy/nftables/proxier.go has nothing synced): that one is started again.
+func started(t *testing.T, cfg realproxy.Config, api *realproxy.API) *realproxy.Proxy {
+	t.Helper()
+	for range 10 {
+		cfg.Dir = t.TempDir()
+		p, err := realproxy.Start(cfg, api)
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
-	next(t, p)
-	return ns, api, p
+		t.Cleanup(func() {
+			if err := p.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+		next(t, p)
+		if cfg.Mode != "nftables" || strings.Contains(output(t, cfg.NS, "nft", "list", "chain", "ip", "kube-proxy", "cluster-ips-check"), "unallocated") {
+			return p
+		}
+		t.Log("kube-proxy heard of the services' range too late, and is started again")
+		if err := p.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("kube-proxy never has a rule for the services' range")
+	return nil
 }
 
 // have gives the namespace the node's address: in nftables mode kube-proxy looks
