@@ -38,6 +38,9 @@ const inotify = 40
 // patience is for what takes seconds on a machine that has nothing else to do.
 const patience = 5 * time.Minute
 
+// kubectl is run on the control plane.
+const kubectl = "kubectl --kubeconfig /etc/kubernetes/admin.conf "
+
 // config is what kubeadm is told. The machines share their kernel: its settings and
 // its memory are not for one of them to manage.
 const config = `apiVersion: kubeadm.k8s.io/v1beta4
@@ -116,11 +119,11 @@ func start(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	testnet.Eventually(t, patience, "both nodes are ready", func() (bool, string) {
-		out, _ := first.Sh("kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes --no-headers")
+		out, _ := first.Sh(kubectl + "get nodes --no-headers")
 		return strings.Count(out, " Ready ") == 2, out
 	})
 	testnet.Eventually(t, patience, "CoreDNS runs", func() (bool, string) {
-		out, code := first.Sh("kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system rollout status deployment/coredns --timeout 5s")
+		out, code := first.Sh(kubectl + "-n kube-system rollout status deployment/coredns --timeout 5s")
 		return code == 0, out
 	})
 	t.Logf("kubeadm's cluster works after %s", time.Since(began).Round(time.Second/10))
@@ -244,7 +247,7 @@ func (c *cluster) measures(t *testing.T) {
 // nothingLeft checks that the cluster has the namespaces that kubeadm made.
 func (c *cluster) nothingLeft(t *testing.T) {
 	t.Helper()
-	out := c.Machines[0].Must("kubectl --kubeconfig /etc/kubernetes/admin.conf get namespaces -o name")
+	out := c.Machines[0].Must(kubectl + "get namespaces -o name")
 	if want := "namespace/default\nnamespace/kube-node-lease\nnamespace/kube-public\nnamespace/kube-system\n"; out != want {
 		t.Errorf("there are %q", out)
 	}

@@ -56,7 +56,7 @@ func TestWanted(t *testing.T) {
 	apart := []string{"m>o", "n>o", "o>m", "o>n"}
 	inCluster := full("m", "n", "o") // e is no node of the cluster
 	// Services are reached from all machines, at all that pods and services are on.
-	fromEtcd := append(full("m", "n", "o"), "e>m", "e>n", "e>o")
+	fromEtcd := slices.Concat(inCluster, []string{"e>m", "e>n", "e>o"})
 	slices.Sort(fromEtcd)
 	services := slices.Concat(fromEtcd, []string{"l>m", "l>n", "l>o", "k>m", "k>n", "k>o"})
 	slices.Sort(services)
